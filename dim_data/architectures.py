@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -79,13 +80,13 @@ class DimDecoder(nn.Module):
         sizes = [spec.size]
         while sizes[0] > 4:
             sizes.insert(0, (sizes[0] + 1) // 2)
-        if any(b not in (2 * a, 2 * a - 1) for a, b in zip(sizes, sizes[1:], strict=False)) or sizes[0] != 4:
+        if any(b not in (2 * a, 2 * a - 1) for a, b in pairwise(sizes)) or sizes[0] != 4:
             raise ValueError(f"architecture 'dim' cannot reach {spec.size} pixels from 4 by doubling")
         self.latent_shape = (options.latent_dim,)
         self.num_classes, width = spec.num_classes, options.width
-        self.head = nn.Linear(options.latent_dim, width * 16)
-        layers: list[nn.Module] = [nn.BatchNorm2d(width), nn.ReLU()]
-        for step, (before, after) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        self.head = nn.Sequential(nn.Linear(options.latent_dim, width * 16), nn.BatchNorm1d(width * 16), nn.ReLU())
+        layers: list[nn.Module] = []
+        for step, (before, after) in enumerate(pairwise(sizes)):
             # 4 -> 7 needs a kernel of 3, all the doublings one of 4.
             kernel = 4 if after == 2 * before else 3
             layers += [nn.ConvTranspose2d(width, width, kernel, 2, 1), nn.BatchNorm2d(width), nn.ReLU()]
@@ -140,7 +141,11 @@ class CompactDecoder(nn.Module):
         size = base
         while size < spec.size // 2:
             narrow = max(top, width // 2)
-            layers += [nn.Upsample(scale_factor=2), nn.Conv2d(width, narrow, 3, padding=1), ResidualBlock(narrow)]
+            layers += [
+                nn.Upsample(scale_factor=2),
+                nn.Conv2d(width, narrow, 3, padding=1),
+                ResidualBlock(narrow),
+            ]
             width, size = narrow, size * 2
         layers += [nn.LeakyReLU(0.2), nn.Conv2d(width, 4 * top, 3, padding=1), nn.PixelShuffle(2)]
         layers += [nn.LeakyReLU(0.2), nn.Conv2d(top, top, 3, padding=1)]

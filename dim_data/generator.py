@@ -8,106 +8,25 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dim_data import hub
 from dim_data.architectures import ARCHITECTURES, parse_options
 from dim_data.compute import autocast, resolve_device
+from dim_data.config import GeneratorConfig
 from dim_data.draws import bank_index, hash_keys, normal
 from dim_data.specs import ImageSpec
+from dim_data.storage import read_config, read_weights, resolve
 
-__all__ = ["CHUNK", "Generator", "GeneratorConfig", "bundled_names"]
-
-FORMAT = 1
-MAX_CODES = 20_000_000
-MAX_PARAMETERS = 500_000_000
-BUNDLED = Path(__file__).with_name("bundled")
+__all__ = ["CHUNK", "Generator"]
 
 CHUNK = {"cpu": 16, "cuda": 128}
 """Images in one forward pass of :meth:`Generator.synthesize`, by device. Kernels may round differently for
 different batch shapes, so the shape is always this one: a sample cannot depend on the batch it came in."""
-
-
-@dataclass(frozen=True)
-class GeneratorConfig:
-    """Everything needed to rebuild a generator's network; JSON on disk.
-
-    Args:
-        spec: The images it makes.
-        architecture: A name in :data:`dim_data.architectures.ARCHITECTURES`.
-        source: Where latents come from: ``"noise"`` or ``"codes"``.
-        options: The architecture's options that differ from its defaults.
-        codes: How many codes are stored; 0 for noise.
-        sigma: Standard deviation of the noise.
-
-    Raises:
-        TypeError: A field has the wrong type.
-        ValueError: A field is unknown or out of range.
-    """
-
-    spec: ImageSpec
-    architecture: str = "compact"
-    source: str = "noise"
-    options: Mapping[str, int] = field(default_factory=dict)
-    codes: int = 0
-    sigma: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.spec, ImageSpec):
-            raise TypeError(f"GeneratorConfig.spec must be an ImageSpec, got {type(self.spec).__name__}")
-        if not isinstance(self.options, Mapping):
-            raise TypeError(f"GeneratorConfig.options must be a mapping, got {self.options!r}")
-        parse_options(self.architecture, self.options)
-        sources = ARCHITECTURES[self.architecture].decoder.sources
-        if self.source not in sources:
-            raise ValueError(
-                f"architecture {self.architecture!r} takes its latents from {' or '.join(sources)}, not {self.source!r}"
-            )
-        if not isinstance(self.codes, int) or isinstance(self.codes, bool):
-            raise TypeError(f"GeneratorConfig.codes must be an int, got {self.codes!r}")
-        low, high = (self.spec.num_classes, MAX_CODES) if self.source == "codes" else (0, 0)
-        if not low <= self.codes <= high:
-            raise ValueError(f"a {self.source} generator stores {low} to {high} codes, got codes={self.codes}")
-        if not isinstance(self.sigma, float | int) or isinstance(self.sigma, bool) or not 0 < self.sigma <= 10:
-            raise ValueError(f"GeneratorConfig.sigma must be in (0, 10], got {self.sigma!r}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready mapping that :meth:`from_dict` reads back."""
-        return {
-            "library": "dim_data",
-            "format": FORMAT,
-            **{k: v for k, v in asdict(self).items() if k not in ("spec", "options")},
-            "options": dict(self.options),
-            "spec": self.spec.to_dict(),
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> GeneratorConfig:
-        """Read a mapping made by :meth:`to_dict`.
-
-        Raises:
-            ValueError: A key is missing or unknown, the format is newer, or a value is out of range.
-            TypeError: A value has the wrong type.
-        """
-        wanted = {"library", "format", *cls.__dataclass_fields__}
-        if not isinstance(values, Mapping) or set(values) != wanted:
-            found = sorted(map(str, values)) if isinstance(values, Mapping) else type(values).__name__
-            raise ValueError(f"a generator config has the keys {sorted(wanted)}, got {found}")
-        if values["library"] != "dim_data" or values["format"] != FORMAT:
-            raise ValueError(
-                f"this is config format {values['format']!r} of {values['library']!r}; "
-                f"this version of dim_data reads format {FORMAT}: pip install --upgrade dim-data"
-            )
-        rest = {k: v for k, v in values.items() if k not in ("library", "format", "spec")}
-        return cls(spec=ImageSpec.from_dict(values["spec"]), **rest)
 
 
 class Generator(nn.Module):
@@ -121,6 +40,9 @@ class Generator(nn.Module):
         revision: The Hub commit it was loaded from, or ``None``.
         decoder: The network, ``(latents, labels)`` to images in [-1, 1].
     """
+
+    codes: Tensor
+    counts: Tensor
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
@@ -172,26 +94,32 @@ class Generator(nn.Module):
             return normal(keys, math.prod(self.decoder.latent_shape)) * self.config.sigma
         return self.unpack(self.codes[bank_index(labels, serials, self.counts, seed)])
 
+    @property
+    def _code_bits(self) -> int:
+        return next(bits for bits in (1, 2, 4, 8) if self.code_levels <= 1 << bits)
+
     def _packed_width(self) -> int:
-        size = math.prod(self.decoder.latent_shape)
-        return (size + 1) // 2 if self.code_levels <= 16 else size
+        return -(-math.prod(self.decoder.latent_shape) * self._code_bits // 8)
 
     def pack(self, latents: Tensor) -> Tensor:
-        """Quantise latents in [-1, 1], (B, *latent_shape), to stored codes, uint8 (B, packed); two a byte."""
+        """Quantise latents in [-1, 1], (B, *latent_shape), to stored codes, uint8 (B, packed).
+
+        A number takes 1, 2, 4 or 8 bits, the fewest that hold ``code_levels``; the first ones lie in the low bits.
+        """
         levels = ((latents.flatten(1) + 1) / 2 * (self.code_levels - 1)).round()
         levels = levels.clamp(0, self.code_levels - 1).to(torch.uint8)
-        if self.code_levels > 16:
-            return levels
-        if levels.shape[1] % 2:
-            levels = nn.functional.pad(levels, (0, 1))
-        return levels[:, 0::2] | (levels[:, 1::2] << 4)
+        per_byte = 8 // self._code_bits
+        levels = nn.functional.pad(levels, (0, -levels.shape[1] % per_byte)).unflatten(1, (-1, per_byte))
+        return (levels << self._shifts(levels.device)).sum(2, dtype=torch.uint8)
 
     def unpack(self, codes: Tensor) -> Tensor:
         """Invert :meth:`pack`: uint8 (B, packed) to float32 latents (B, *latent_shape)."""
-        if self.code_levels <= 16:
-            codes = torch.stack([codes & 15, codes >> 4], 2).flatten(1)
-        latents = codes[:, : math.prod(self.decoder.latent_shape)].float()
+        levels = (codes[:, :, None] >> self._shifts(codes.device)) & ((1 << self._code_bits) - 1)
+        latents = levels.flatten(1)[:, : math.prod(self.decoder.latent_shape)].float()
         return (latents / (self.code_levels - 1) * 2 - 1).unflatten(1, self.decoder.latent_shape)
+
+    def _shifts(self, device: torch.device) -> Tensor:
+        return torch.arange(0, 8, self._code_bits, dtype=torch.uint8, device=device)
 
     @torch.no_grad()
     def store(self, latents: Tensor, labels: Tensor) -> Generator:
@@ -241,7 +169,7 @@ class Generator(nn.Module):
             IndexError: A label is outside [0, num_classes).
         """
         device = next(self.decoder.parameters()).device
-        if len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < self.spec.num_classes):
+        if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < self.spec.num_classes):
             raise IndexError(f"labels must lie in [0, {self.spec.num_classes}), got up to {int(labels.max())}")
         labels, serials = labels.to(device), serials.to(device)
         return self._render(self.latents(labels, serials, seed), labels)
@@ -253,7 +181,9 @@ class Generator(nn.Module):
         spare = -count % chunk
         latents = torch.cat([latents, latents.new_zeros(spare, *latents.shape[1:])])
         labels = nn.functional.pad(labels, (0, spare))
-        images = torch.empty(count, self.spec.channels, self.spec.size, self.spec.size, dtype=torch.uint8, device=device)
+        images = torch.empty(
+            count, self.spec.channels, self.spec.size, self.spec.size, dtype=torch.uint8, device=device
+        )
         training = self.training
         self.eval()
         try:
@@ -329,9 +259,13 @@ class Generator(nn.Module):
             ValueError: The config or the weights are not those of a generator this library can build.
         """
         target = resolve_device(device)
-        folder, commit = _resolve(source, revision, token)
-        config = _read_config(folder / hub.CONFIG)
-        generator = _load_weights(cls, config, folder / hub.WEIGHTS)
+        folder, commit = resolve(source, revision, token)
+        config = read_config(folder / hub.CONFIG)
+        with torch.device("meta"):
+            expected = cls(config).state_dict()
+        state = read_weights(folder / hub.WEIGHTS, config, expected)
+        generator = cls(config)
+        generator.load_state_dict(state)
         generator.revision = commit
         generator.requires_grad_(False).eval()
         return generator.to(target)
@@ -354,76 +288,3 @@ class Generator(nn.Module):
             token=token,
             commit_message=commit_message,
         )
-
-
-def bundled_names() -> list[str]:
-    """Names of the generators that ship with the library."""
-    return sorted(p.parent.name for p in BUNDLED.glob(f"*/{hub.CONFIG}"))
-
-
-def _resolve(source: str | Path, revision: str | None, token: str | bool | None) -> tuple[Path, str | None]:
-    forms = (
-        f"a source is a folder with {hub.CONFIG} and {hub.WEIGHTS}, a bundled name "
-        f"({', '.join(bundled_names()) or 'none'}) or a Hub id like 'user/repo'"
-    )
-    if not isinstance(source, str | Path):
-        raise TypeError(f"{forms}; got {type(source).__name__}")
-    folder = Path(source)
-    if folder.is_dir():
-        missing = [name for name in (hub.CONFIG, hub.WEIGHTS) if not (folder / name).is_file()]
-        if missing:
-            raise FileNotFoundError(f"folder {str(folder)!r} has no {' and no '.join(missing)}: {forms}")
-        return folder, None
-    if str(source) in bundled_names():
-        return BUNDLED / str(source), None
-    if isinstance(source, str) and hub.is_repo_id(source):
-        return hub.pull(source, revision=revision, token=token)
-    raise FileNotFoundError(f"unknown source {str(source)!r}: {forms}")
-
-
-def _read_config(path: Path) -> GeneratorConfig:
-    try:
-        if path.stat().st_size > 4_000_000:
-            raise ValueError(f"{path} is over 4 MB: not a generator config")
-        return GeneratorConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _load_weights(cls: type[Generator], config: GeneratorConfig, path: Path) -> Generator:
-    # Built without memory first, so that a hostile config or file costs nothing before both agree.
-    with torch.device("meta"):
-        expected = cls(config).state_dict()
-    total = sum(t.numel() for name, t in expected.items() if name != "codes")
-    if total > MAX_PARAMETERS:
-        raise ValueError(f"{path.with_name(hub.CONFIG)} asks for {total} parameters; the limit is {MAX_PARAMETERS}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = set(file.keys())
-            problems = [f"no tensor {n!r}" for n in expected if n not in names]
-            problems += [f"unexpected tensor {n!r}" for n in names if n not in expected]
-            for name in names & set(expected):
-                shape, wanted = list(file.get_slice(name).get_shape()), list(expected[name].shape)
-                if shape != wanted:
-                    problems.append(f"tensor {name!r} has shape {shape}, the config asks for {wanted}")
-            if problems:
-                raise ValueError(f"{path} does not fit its config: {'; '.join(sorted(problems)[:5])}")
-            state = {name: file.get_tensor(name) for name in expected}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file (truncated?): {error}") from error
-    for name, tensor in state.items():
-        if tensor.is_floating_point() != expected[name].is_floating_point() or (
-            not tensor.is_floating_point() and tensor.dtype != expected[name].dtype
-        ):
-            raise ValueError(f"{path}: tensor {name!r} is {tensor.dtype}, expected {expected[name].dtype}")
-    if config.source == "codes":
-        counts = state["counts"]
-        if int(counts.min()) < 1 or int(counts.sum()) != config.codes:
-            raise ValueError(f"{path}: 'counts' must be positive and sum to {config.codes}, the number of codes")
-    generator = cls(config)
-    generator.load_state_dict(state)
-    if not all(bool(p.isfinite().all()) for p in generator.parameters()):
-        raise ValueError(f"{path} holds NaN or infinite weights")
-    return generator

@@ -65,8 +65,8 @@ class LabelledImages:
 
     def fingerprint(self) -> str:
         """A short digest of images and labels: whether a resumed run sees the data it began with."""
-        digest = hashlib.sha256(self.images.cpu().contiguous().numpy())
-        digest.update(self.labels.cpu().numpy())
+        digest = hashlib.sha256(self.images.cpu().contiguous().numpy().data)
+        digest.update(self.labels.cpu().numpy().data)
         return digest.hexdigest()[:16]
 
 
@@ -208,7 +208,9 @@ def _read_known(name: str, split: str, root: str | Path | None) -> tuple[Any, An
         kind = {"cifar10": datasets.CIFAR10, "mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}[name]
         dataset = kind(str(root), train=train, download=False)
     except RuntimeError as error:
-        raise FileNotFoundError(f"no {name} under {str(root)!r} (neither {packed.name} nor torchvision's files)") from error
+        raise FileNotFoundError(
+            f"no {name} under {str(root)!r} (neither {packed.name} nor torchvision's files)"
+        ) from error
     return dataset.data, dataset.targets
 
 

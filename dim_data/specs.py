@@ -93,7 +93,8 @@ class ImageSpec:
         if not isinstance(values, Mapping) or set(values) != fields:
             found = sorted(map(str, values)) if isinstance(values, Mapping) else values
             raise ValueError(f"an image spec has the keys {sorted(fields)}, got {found}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**arguments)
 
 
 _DIGITS = tuple(str(d) for d in range(10))
@@ -115,8 +116,7 @@ KNOWN_SPECS: dict[str, ImageSpec] = {
             "fashion_mnist",
             1,
             28,
-            ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat")
-            + ("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+            ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
             (0.2860,),
             (0.3530,),
         ),

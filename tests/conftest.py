@@ -1,0 +1,65 @@
+"""Tiny generators, made offline, and the device to test on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dim_data.config import GeneratorConfig
+from dim_data.generator import Generator
+from dim_data.specs import ImageSpec
+
+TINY = {"width": 8, "top_width": 4, "blocks": 1}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="device to run the tests on, such as cuda")
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> torch.device:
+    return torch.device(request.config.getoption("--device"))
+
+
+def make_spec(channels: int = 3, size: int = 32, classes: int = 3) -> ImageSpec:
+    names = tuple(f"class{i}" for i in range(classes))
+    return ImageSpec("tiny", channels, size, names, (0.5,) * channels, (0.25,) * channels)
+
+
+def make_generator(config: GeneratorConfig) -> Generator:
+    """A generator whose weights are scaled up until pictures differ visibly."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        generator = Generator(config)
+        with torch.no_grad():
+            for p in generator.parameters():
+                p.mul_(2.0)
+        if config.source == "codes":
+            labels = torch.arange(config.codes) % config.spec.num_classes
+            latents = torch.rand(config.codes, *generator.decoder.latent_shape) * 2 - 1
+            generator = generator.store(latents, labels)
+    return generator.requires_grad_(False).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_noise() -> Generator:
+    """Grey, 28 pixels, 3 classes."""
+    return make_generator(GeneratorConfig(make_spec(1, 28), "compact", "noise", {**TINY, "latent_dim": 8}))
+
+
+@pytest.fixture(scope="session")
+def tiny_codes() -> Generator:
+    """RGB, 32 pixels, 3 classes of 40 codes each."""
+    return make_generator(GeneratorConfig(make_spec(3, 32), "compact", "codes", TINY, codes=120))
+
+
+@pytest.fixture
+def noise_folder(tiny_noise: Generator, tmp_path: Path) -> Path:
+    return tiny_noise.save_pretrained(tmp_path / "noise", dtype=torch.float32)
+
+
+@pytest.fixture
+def codes_folder(tiny_codes: Generator, tmp_path: Path) -> Path:
+    return tiny_codes.save_pretrained(tmp_path / "codes", dtype=torch.float32)
