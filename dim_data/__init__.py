@@ -1,0 +1,69 @@
+"""dim_data: a dataset that fits in a file.
+
+An image set distilled into a small conditional generator (DiM, arXiv 2303.04707), used as an ordinary PyTorch
+dataset::
+
+    from dim_data import DistilledDataset
+
+    train_set = DistilledDataset("cifar10", ipc=50, transform=transform)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__all__ = [
+    "DistillConfig",
+    "DistilledDataset",
+    "DistilledLoader",
+    "DivergenceError",
+    "Evaluation",
+    "Generator",
+    "GeneratorConfig",
+    "ImageSpec",
+    "StoppedError",
+    "bundled_names",
+    "distill",
+    "evaluate",
+]
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from dim_data.config import GeneratorConfig
+    from dim_data.dataset import DistilledDataset
+    from dim_data.distillation import distill
+    from dim_data.evaluation import Evaluation, evaluate
+    from dim_data.generator import Generator
+    from dim_data.loader import DistilledLoader
+    from dim_data.presets import DistillConfig
+    from dim_data.runs import DivergenceError, StoppedError
+    from dim_data.specs import ImageSpec
+    from dim_data.storage import bundled_names
+
+_HOMES = {
+    "DistillConfig": "presets",
+    "DistilledDataset": "dataset",
+    "DistilledLoader": "loader",
+    "DivergenceError": "runs",
+    "Evaluation": "evaluation",
+    "Generator": "generator",
+    "GeneratorConfig": "config",
+    "ImageSpec": "specs",
+    "StoppedError": "runs",
+    "bundled_names": "storage",
+    "distill": "distillation",
+    "evaluate": "evaluation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: whoever trains on a distilled set never loads the half that makes one.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dim_data' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"dim_data.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

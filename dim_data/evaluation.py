@@ -1,0 +1,280 @@
+"""The protocol as a function: train fresh classifiers on an image source, test them on real images.
+
+"Images per class" is a budget per epoch, as in the DiM paper: in each of ``epochs`` epochs a classifier sees
+``ipc`` images of every class, new ones if the source has them. Accuracy is that of the last step, in eval
+mode, with the normalisation used in training.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dim_data.augment import augment
+from dim_data.classifiers import build_classifier
+from dim_data.compute import autocast, compiled, resolve_device
+from dim_data.draws import bank_index
+from dim_data.generator import Generator
+from dim_data.real import LabelledImages, load_real
+from dim_data.recipes import Recipe, recipe_for
+from dim_data.specs import ImageSpec
+
+__all__ = ["ClassifierStep", "Evaluation", "evaluate", "measure_accuracy", "train_classifier"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What :func:`evaluate` measured.
+
+    Attributes:
+        classifier: Name of the classifier.
+        recipe: Name of the recipe.
+        ipc: Images per class in each epoch.
+        epochs: Epochs of training.
+        seeds: One training run each.
+        accuracies: Test accuracy of each run, in [0, 1].
+        images_shown: Images a classifier saw in training, with repetition.
+        seconds: Wall-clock time of all runs together.
+    """
+
+    classifier: str
+    recipe: str
+    ipc: int
+    epochs: int
+    seeds: tuple[int, ...]
+    accuracies: tuple[float, ...]
+    images_shown: int
+    seconds: float
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy over the seeds."""
+        return statistics.fmean(self.accuracies)
+
+    @property
+    def std(self) -> float:
+        """Sample standard deviation over the seeds; 0 for a single one."""
+        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
+
+    def __str__(self) -> str:
+        runs = f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}"
+        return (
+            f"{self.classifier}, recipe {self.recipe}, ipc {self.ipc}: {self.mean:.2%} +- {self.std:.2%} "
+            f"({runs}, {self.images_shown} images shown)"
+        )
+
+
+@dataclass(frozen=True)
+class ClassifierStep:
+    """One step of classifier training."""
+
+    step: int
+    steps: int
+    loss: float
+    seed: int = 0
+
+
+Fetch = Callable[[Tensor, Tensor, int], Tensor]
+
+
+def _image_source(train: Generator | LabelledImages, shown: int) -> Fetch:
+    """(labels, serials, seed) -> uint8 images on their device; a bank of codes is decoded once if that is less."""
+    if isinstance(train, Generator):
+        if train.config.source == "noise" or train.config.codes > shown:
+            return train.synthesize
+        labels = torch.repeat_interleave(train.counts)
+        # With seed and serials arbitrary, rows in storage order are what a bank needs.
+        images = train.decode_all()
+    else:
+        order = train.labels.argsort(stable=True)
+        images, labels = train.images[order], train.labels[order]
+    spec = train.spec
+    counts = torch.bincount(labels, minlength=spec.num_classes)
+    if not bool((counts > 0).all()):
+        raise ValueError("the training images lack a class that the spec names")
+    return lambda y, n, seed: images[bank_index(y.to(images.device), n.to(images.device), counts, seed)]
+
+
+def _batches(
+    fetch: Fetch, spec: ImageSpec, ipc: int, epochs: int, batch_size: int, seed: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Balanced, shuffled batches of ``epochs`` epochs: float images in [0, 1] and labels, on ``device``."""
+    size = ipc * spec.num_classes
+    rng = torch.Generator().manual_seed(seed)
+    labels, slots = torch.arange(size) % spec.num_classes, torch.arange(size) // spec.num_classes
+    block = max(1, 4096 // size)  # epochs fetched at once, so that the generator runs on full chunks
+    for start in range(0, epochs, block):
+        orders = [torch.randperm(size, generator=rng) for _ in range(start, min(start + block, epochs))]
+        y = torch.cat([labels[order] for order in orders])
+        n = torch.cat([slots[order] + (start + i) * ipc for i, order in enumerate(orders)])
+        # An epoch can be larger than what fits: fetch it in pieces that are whole batches.
+        piece = batch_size * max(1, 8192 // batch_size) if len(orders) == 1 else len(y)
+        for low in range(0, len(y), piece):
+            labels_here = y[low : low + piece]
+            images = fetch(labels_here, n[low : low + piece], seed)
+            for part in range(0, len(labels_here), size if len(orders) > 1 else piece):
+                for at in range(part, min(part + size, len(labels_here)), batch_size):
+                    end = min(at + batch_size, part + size, len(labels_here))
+                    yield images[at:end].to(device).float() / 255, labels_here[at:end].to(device)
+
+
+def train_classifier(
+    model: nn.Module,
+    train: Generator | LabelledImages,
+    recipe: Recipe,
+    *,
+    ipc: int,
+    epochs: int,
+    seed: int = 0,
+    device: torch.device | None = None,
+) -> Iterator[ClassifierStep]:
+    """Train ``model`` in place, yielding after each step.
+
+    Args:
+        model: Takes normalised images (B, C, H, W), gives logits; moved to ``device``.
+        train: Where images come from.
+        recipe: See :class:`Recipe`.
+        ipc: Images per class in each epoch.
+        epochs: Epochs.
+        seed: Chooses images, order and augmentation.
+        device: Default: CUDA where there is one.
+    """
+    device = resolve_device(device)
+    return _train(
+        model,
+        _image_source(train, ipc * epochs * train.spec.num_classes),
+        train.spec,
+        recipe,
+        ipc,
+        epochs,
+        seed,
+        device,
+    )
+
+
+def _train(
+    model: nn.Module,
+    fetch: Fetch,
+    spec: ImageSpec,
+    recipe: Recipe,
+    ipc: int,
+    epochs: int,
+    seed: int,
+    device: torch.device,
+) -> Iterator[ClassifierStep]:
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.train()
+    size = ipc * spec.num_classes
+    batch_size = min(recipe.batch_size, size)
+    steps = epochs * -(-size // batch_size)
+    optimiser = torch.optim.SGD(
+        model.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
+    )
+    schedule = (
+        torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.lr, total_steps=steps, pct_start=0.2)
+        if recipe.schedule == "one-cycle" and steps > 1
+        else None
+    )
+    rng = torch.Generator().manual_seed(seed + 1)
+    forward = compiled(model)
+    for step, (images, labels) in enumerate(_batches(fetch, spec, ipc, epochs, batch_size, seed, device), 1):
+        images = spec.normalize(augment(images, recipe.augmentation, rng))
+        with autocast(device):
+            logits = forward(images.contiguous(memory_format=torch.channels_last))
+        loss = F.cross_entropy(logits.float(), labels)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        if schedule is not None and step < steps:
+            schedule.step()
+        yield ClassifierStep(step, steps, loss.item(), seed)
+
+
+@torch.no_grad()
+def measure_accuracy(model: nn.Module, test: LabelledImages, batch_size: int = 200) -> float:
+    """Share of ``test`` that ``model`` labels rightly, in eval mode; in [0, 1]."""
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    forward, right = compiled(model), 0
+    for images, labels in zip(test.images.split(batch_size), test.labels.split(batch_size), strict=True):
+        count = len(labels)
+        images = F.pad(images, (0, 0, 0, 0, 0, 0, 0, batch_size - count))  # one shape, compiled once
+        with autocast(device):
+            logits = forward(
+                test.spec.normalize(images.to(device).float() / 255).contiguous(memory_format=torch.channels_last)
+            )
+        right += int((logits[:count].argmax(1) == labels.to(device)).sum())
+    model.train(was_training)
+    return right / len(test)
+
+
+def evaluate(
+    train: Generator | str | Path | LabelledImages | Any,
+    test: LabelledImages | Any,
+    classifier: str | Callable[[ImageSpec], nn.Module] = "convnet3",
+    recipe: str | Recipe = "tuned",
+    *,
+    ipc: int = 10,
+    epochs: int = 1000,
+    seeds: Sequence[int] = (0, 1, 2),
+    device: str | torch.device | None = None,
+    on_step: Callable[[ClassifierStep], object] | None = None,
+) -> Evaluation:
+    """Train fresh classifiers on ``train`` and test each once, at its last step, on ``test``.
+
+    Args:
+        train: A :class:`~dim_data.generator.Generator`, a source that
+            :meth:`~dim_data.generator.Generator.from_pretrained` takes, or real images in any form that
+            :func:`~dim_data.real.load_real` takes (the "real, same protocol" row).
+        test: Real test images, in any form that :func:`~dim_data.real.load_real` takes.
+        classifier: A name in :data:`~dim_data.classifiers.CLASSIFIERS`, or a callable from an
+            :class:`~dim_data.specs.ImageSpec` to a module, such as ``lambda spec: resnet18(num_classes=10)``.
+        recipe: A name in :data:`RECIPES` or a :class:`Recipe`.
+        ipc: Images per class in each epoch.
+        epochs: Epochs; ``ipc * epochs * num_classes`` images are shown in all.
+        seeds: One run each: initial weights, images, order and augmentation.
+        device: Default: CUDA where there is one.
+        on_step: Called after each training step, for progress bars.
+
+    Returns:
+        An :class:`Evaluation`.
+
+    Raises:
+        ValueError: ``ipc``, ``epochs`` or ``seeds`` is empty or not positive, or train and test differ in shape.
+    """
+    for name, value in (("ipc", ipc), ("epochs", epochs)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a positive int, got {value!r}")
+    if not seeds:
+        raise ValueError("seeds is empty: give at least one, such as seeds=(0,)")
+    place = resolve_device(device)
+    if isinstance(train, str | Path):
+        train = Generator.from_pretrained(train, device=place)
+    elif not isinstance(train, Generator):
+        train = load_real(train)
+    test = load_real(test, train.spec)
+    chosen = recipe_for(recipe, train.spec, ipc)
+    shown = ipc * epochs * train.spec.num_classes
+    started, accuracies = time.monotonic(), []
+    fetch = _image_source(train, shown * len(seeds))
+    for seed in seeds:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = build_classifier(classifier, train.spec)
+            for record in _train(model, fetch, train.spec, chosen, ipc, epochs, seed, place):
+                if on_step is not None:
+                    on_step(record)
+        accuracies.append(measure_accuracy(model, test))
+    name = classifier if isinstance(classifier, str) else getattr(classifier, "__name__", type(model).__name__)
+    return Evaluation(
+        name, chosen.name, ipc, epochs, tuple(seeds), tuple(accuracies), shown, time.monotonic() - started
+    )

@@ -1,0 +1,165 @@
+"""Batches of a distilled image set, made on the device that trains on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dim_data.compute import resolve_device
+from dim_data.dataset import open_source
+from dim_data.draws import hash_keys, permute
+from dim_data.generator import Generator
+from dim_data.passes import MAX_EPOCH, check_int, check_state
+from dim_data.specs import ImageSpec
+
+__all__ = ["DistilledLoader"]
+
+
+@dataclass
+class _Cursor:
+    epoch: int
+    batch: int = 0
+    started: bool = False
+
+
+class DistilledLoader:
+    """Iterate over ``(images, labels)`` batches of a distilled image set; each ``iter()`` is a new epoch.
+
+    The pictures are those of :class:`~dim_data.dataset.DistilledDataset` with the same source, ``ipc``, seed
+    and epoch. No worker processes and no stored images or order: memory holds the generator and one batch,
+    whatever ``ipc`` is. Iterators may run side by side; each keeps the epoch it began with.
+
+    Args:
+        source: A :class:`Generator`, a folder, a bundled name such as ``"cifar10"`` or a Hub id.
+        batch_size: Images in a batch.
+        ipc: Images of each class in an epoch.
+        device: Where batches are made; ``None`` means CUDA where there is one, else the CPU.
+        transform: Maps each batch of images (B, C, H, W), for example ``loader.spec.normalize``; may be
+            assigned later.
+        seed: Any int, of pictures and order.
+        shuffle: Put each epoch in a new order, a pure function of seed and epoch.
+        drop_last: Leave out a last batch that is not full.
+        revision: Branch, tag or commit, where ``source`` is a Hub id.
+        token: Hub access token, for private repositories.
+        dtype: ``torch.uint8``, or a floating-point type for images in [0, 1]; un-normalised.
+
+    Attributes:
+        generator: The :class:`Generator`, on ``device``.
+
+    Raises:
+        FileNotFoundError: No such source.
+        RuntimeError: CUDA is asked for and there is none.
+        TypeError: ``batch_size``, ``ipc``, ``seed`` or ``dtype`` has the wrong type.
+        ValueError: ``batch_size`` or ``ipc`` is below 1.
+    """
+
+    def __init__(
+        self,
+        source: Generator | str | Path,
+        batch_size: int = 128,
+        *,
+        ipc: int = 50,
+        device: str | torch.device | None = None,
+        transform: Callable[[Tensor], Any] | None = None,
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.batch_size, self.ipc = check_int("batch_size", batch_size, 1), check_int("ipc", ipc, 1)
+        if not isinstance(dtype, torch.dtype) or not (dtype.is_floating_point or dtype == torch.uint8):
+            raise TypeError(f"dtype must be torch.uint8 or a floating-point type such as torch.float32, got {dtype!r}")
+        self.seed, self.shuffle, self.drop_last = check_int("seed", seed), shuffle, drop_last
+        self.device, self.dtype, self.transform = resolve_device(device), dtype, transform
+        self.generator = open_source(source, revision, self.device, token)
+        self._cursor = _Cursor(0)
+
+    @property
+    def spec(self) -> ImageSpec:
+        """Shape, class names and normalisation of the images."""
+        return self.generator.spec
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the latest ``iter()``, or that of the first one, before it."""
+        return self._cursor.epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make ``epoch`` that of the next ``iter()``; counting goes on from there.
+
+        Raises:
+            TypeError: ``epoch`` is not an int.
+            ValueError: ``epoch`` is negative.
+        """
+        self._cursor = _Cursor(check_int("epoch", epoch, 0, MAX_EPOCH))
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        total = self.ipc * self.spec.num_classes
+        return total // self.batch_size if self.drop_last else -(-total // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
+        """Begin the next epoch, or go on with a loaded one: ``(images, labels)`` on the device.
+
+        Images are (B, C, H, W), transformed; labels are int64 (B,).
+        """
+        if self._cursor.started:
+            self._cursor = _Cursor(self._cursor.epoch + 1)
+        self._cursor.started = True
+        return self._batches(self._cursor)
+
+    def _batches(self, cursor: _Cursor) -> Iterator[tuple[Any, Tensor]]:
+        while cursor.batch < len(self):
+            images, labels = self._batch(cursor.epoch, cursor.batch)
+            cursor.batch += 1
+            yield images if self.transform is None else self.transform(images), labels
+
+    def _batch(self, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
+        total = self.ipc * self.spec.num_classes
+        start = batch * self.batch_size
+        # On the CPU, where checking and walking these few integers costs no wait for the device.
+        indices = torch.arange(start, min(start + self.batch_size, total))
+        if self.shuffle:
+            # No class is -1: these keys are apart from those of the pictures.
+            keys = hash_keys(self.seed, torch.full_like(indices, -1), torch.full_like(indices, epoch))
+            indices = permute(indices, torch.full_like(indices, total), keys)
+        labels = indices % self.spec.num_classes
+        serials = epoch * self.ipc + torch.div(indices, self.spec.num_classes, rounding_mode="floor")
+        images = self.generator.synthesize(labels, serials, self.seed)
+        if self.dtype != torch.uint8:
+            images = images.to(self.dtype).div_(255)
+        return images, labels.to(self.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the latest iterator stands: JSON-ready."""
+        return {"settings": self._settings, "epoch": self._cursor.epoch, "batch": self._cursor.batch}
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("batch_size", "ipc", "seed", "shuffle")}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Let the next ``iter()`` go on after the last batch handed out when the state was taken.
+
+        A state taken at the end of an epoch goes on with the next one.
+
+        Raises:
+            ValueError: The state was saved with other settings, or is not a loader's.
+        """
+        check_state(state_dict, self._settings, {"epoch", "batch"})
+        epoch = check_int("epoch", state_dict["epoch"], 0, MAX_EPOCH)
+        batch = check_int("batch", state_dict["batch"], 0)
+        self._cursor = _Cursor(epoch, batch) if batch < len(self) else _Cursor(epoch + 1)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.spec.name!r}, batch_size={self.batch_size}, ipc={self.ipc}, "
+            f"device={str(self.device)!r}, seed={self.seed}, shuffle={self.shuffle}, dtype={self.dtype})"
+        )
