@@ -45,8 +45,8 @@ class CompactOptions:
     width: int = _bounded(160, 8, 1024)
     top_width: int = _bounded(24, 4, 256)
     blocks: int = _bounded(2, 1, 16)
-    code_channels: int = _bounded(4, 1, 64)
-    code_levels: int = _bounded(16, 2, 256)
+    code_channels: int = _bounded(6, 1, 64)
+    code_levels: int = _bounded(4, 2, 256)
     latent_dim: int = _bounded(64, 2, 1024)
 
 

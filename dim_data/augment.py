@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["AUGMENTATIONS", "augment", "augment_pair"]
+from dim_data.specs import ImageSpec
+
+__all__ = ["AUGMENTATIONS", "augment", "augment_pair", "permitted"]
 
 
 def _uniform(images: Tensor, rng: torch.Generator, low: float, high: float) -> Tensor:
@@ -55,9 +57,10 @@ def cutout(images: Tensor, rng: torch.Generator) -> Tensor:
     """Set a square of half the side, centred anywhere, to zero."""
     height, width = images.shape[2:]
     y, x = _integers(images, rng, 0, height), _integers(images, rng, 0, width)
-    rows = (torch.arange(height, device=images.device) - y[:, None]).abs()[:, None, :, None] <= height // 4
-    columns = (torch.arange(width, device=images.device) - x[:, None]).abs()[:, None, None, :] <= width // 4
-    return images.masked_fill(rows & columns, 0)
+    down = torch.arange(height, device=images.device) - y[:, None] + height // 4
+    right = torch.arange(width, device=images.device) - x[:, None] + width // 4
+    rows, columns = (down >= 0) & (down < height // 2), (right >= 0) & (right < width // 2)
+    return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0)
 
 
 AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
@@ -95,3 +98,8 @@ def augment_pair(first: Tensor, second: Tensor, names: Sequence[str], rng: torch
     first = augment(first, names, rng)
     rng.set_state(state)
     return first, augment(second, names, rng)
+
+
+def permitted(names: Sequence[str], spec: ImageSpec) -> tuple[str, ...]:
+    """``names`` without ``flip`` where a mirrored image would be of another class."""
+    return tuple(name for name in names if name != "flip" or spec.mirror)

@@ -14,6 +14,7 @@ import torch
 
 from dim_data import hub
 from dim_data.adversarial import adversarial_parts, train_adversarial
+from dim_data.augment import permitted
 from dim_data.compute import resolve_device
 from dim_data.config import GeneratorConfig
 from dim_data.evaluation import evaluate
@@ -145,11 +146,13 @@ def _stages(
 ) -> None:
     config = run.config
     paired = config.first == "reconstruction"
+    augmentation = permitted(config.augmentation, train.spec)
+    pool_augmentation = permitted(config.pool_augmentation, train.spec)
     pool = start_pool(config.pool, len(config.pool_ages), train.spec, config.seed + 1, device)
     if config.matching_steps:
         run.add("pool", pool)
         if "pool" not in run.done:
-            warm = warm_pool(pool, train, config.pool_ages, config.pool_augmentation, device)
+            warm = warm_pool(pool, train, config.pool_ages, pool_augmentation, device)
             run.drive(warm, on_step, should_stop)
             run.done.append("pool")
     state = run.add(
@@ -163,7 +166,7 @@ def _stages(
     if "first" not in run.done:
         common: dict[str, Any] = {
             "batch_size": config.first_batch,
-            "augmentation": config.augmentation,
+            "augmentation": augmentation,
             "device": device,
         }
         if paired:
@@ -187,7 +190,7 @@ def _stages(
             logit_weight=config.logit_weight,
             kl_weight=config.kl_weight,
             prior_weight=config.prior_weight,
-            augmentation=config.augmentation,
+            augmentation=augmentation,
             device=device,
         )
     else:
@@ -203,7 +206,7 @@ def _stages(
             match_weight=config.logit_weight,
             lifetime=config.pool_lifetime,
             aging_steps=config.pool_aging,
-            augmentation=config.pool_augmentation,
+            augmentation=pool_augmentation,
             device=device,
         )
     looks = {config.matching_steps * (i + 1) // config.selections for i in range(config.selections)}

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from dim_data import hub
-from dim_data.generator import Generator
+from dim_data.specs import ImageSpec
 
-__all__ = ["sample_grid", "save_curves", "save_grid"]
+__all__ = ["Painter", "sample_grid", "save_curves", "save_grid"]
+
+
+class Painter(Protocol):
+    """What paints labelled pictures: a :class:`~dim_data.generator.Generator`."""
+
+    @property
+    def spec(self) -> ImageSpec:
+        """The images it makes."""
+
+    def synthesize(self, labels: Tensor, serials: Tensor, seed: int = 0) -> Tensor:
+        """Pictures of classes ``labels`` (B,): uint8 (B, C, H, W)."""
 
 
 def sample_grid(
-    generator: Generator, *, columns: int = 10, max_classes: int = 10, scale: int = 1, seed: int = 0
+    generator: Painter, *, columns: int = 10, max_classes: int = 10, scale: int = 1, seed: int = 0
 ) -> Image.Image:
     """One row of ``columns`` samples for each of the first ``max_classes`` classes, two white pixels apart.
 
@@ -39,9 +52,11 @@ def sample_grid(
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
 
-def save_grid(generator: Generator, path: Path, *, scale: int = 2) -> None:
+def save_grid(
+    generator: Painter, path: Path, *, columns: int = 10, max_classes: int = 10, scale: int = 2, seed: int = 0
+) -> None:
     """Write :func:`sample_grid` to ``path`` as PNG."""
-    picture = sample_grid(generator, scale=scale)
+    picture = sample_grid(generator, columns=columns, max_classes=max_classes, scale=scale, seed=seed)
     hub.write_atomically(path, lambda file: picture.save(file, "png"))
 
 

@@ -52,7 +52,7 @@ class DistillConfig:
         logit_weight: Weight of the logit distance in matching.
         kl_weight: Reconstruction with noise: weight of the bottleneck's divergence.
         prior_weight: Reconstruction with noise: weight of the matching terms on sampled images.
-        augmentation: Of the real images that encoder and decoder see.
+        augmentation: Of the real images that encoder and decoder see; flips only where ``spec.mirror`` allows.
         pool_augmentation: Of the real images that the pool is trained on, and of matched pairs.
         discriminator_width: Adversarial: channels of the discriminator.
         max_codes: Codes to store at most, balanced over the classes; 0 stores one for every image.
@@ -77,7 +77,7 @@ class DistillConfig:
     matching_batch: int = 64
     matching_lr: float = 2e-3
     pool: tuple[str, ...] = ("convnet3",)
-    pool_ages: tuple[int, ...] = (300, 1000, 2000)
+    pool_ages: tuple[int, ...] = (300, 1000, 3000)
     pool_lifetime: int = 1
     pool_aging: int = 0
     logit_weight: float = 0.05
@@ -147,7 +147,7 @@ class DistillConfig:
 
 PRESETS: dict[str, DistillConfig] = {
     "default": DistillConfig(),
-    "noise": DistillConfig(source="noise", augmentation=("flip",)),
+    "noise": DistillConfig(source="noise"),
     # 150 epochs of 50,000 images in batches of 128, then 100 epochs in batches of 64, members renewed each epoch.
     "paper": DistillConfig(
         architecture="dim",

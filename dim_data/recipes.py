@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from dim_data.augment import permitted
 from dim_data.specs import ImageSpec
 
 __all__ = ["RECIPES", "Recipe", "recipe_for"]
@@ -43,7 +44,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 def recipe_for(recipe: str | Recipe, spec: ImageSpec, ipc: int) -> Recipe:
-    """The recipe for one budget: ``tuned`` takes smaller steps at one image per class, and never mirrors digits.
+    """The recipe for one budget: ``tuned`` takes smaller steps at one image per class; nobody mirrors digits.
 
     Raises:
         ValueError: The name is unknown.
@@ -53,9 +54,6 @@ def recipe_for(recipe: str | Recipe, spec: ImageSpec, ipc: int) -> Recipe:
     if recipe not in RECIPES:
         raise ValueError(f"unknown recipe {recipe!r}: choose from {sorted(RECIPES)}")
     chosen = RECIPES[recipe]
-    if recipe == "tuned":
-        if ipc == 1:
-            chosen = replace(chosen, batch_size=10, lr=0.01)
-        if spec.name in ("mnist", "svhn"):
-            chosen = replace(chosen, augmentation=())
-    return chosen
+    if recipe == "tuned" and ipc == 1:
+        chosen = replace(chosen, batch_size=10, lr=0.01)
+    return replace(chosen, augmentation=permitted(chosen.augmentation, spec))

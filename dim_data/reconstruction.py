@@ -55,7 +55,13 @@ class Encoder(nn.Module):
             layers += [nn.Conv2d(channels, 32, 1), nn.Flatten()]
             layers += [nn.Linear(32 * base * base, 2 * latent_shape[0])]
         else:
-            layers += [nn.Conv2d(channels, latent_shape[0], 1), nn.Tanh()]
+            # Without the normalisation a dark image set drives every tanh to its end, where no gradient is; with it
+            # all levels of a code are used about equally often.
+            layers += [
+                nn.Conv2d(channels, latent_shape[0], 1),
+                nn.BatchNorm2d(latent_shape[0], affine=False),
+                nn.Tanh(),
+            ]
         self.body = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ class ImageSpec:
         classes: Class names, in label order; at least two.
         mean: Per-channel mean of the [0, 1] images.
         std: Per-channel standard deviation of the [0, 1] images, all positive.
+        mirror: Whether a mirrored image is of the same class, so that flips may augment it: not for digits.
 
     Raises:
         TypeError: A field has the wrong type.
@@ -41,6 +42,7 @@ class ImageSpec:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    mirror: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not 0 < len(self.name) <= 200:
@@ -64,6 +66,8 @@ class ImageSpec:
                 raise ValueError(f"ImageSpec.{field} must hold {self.channels} numbers, got {values!r}")
             if not all(isinstance(v, float | int) and not isinstance(v, bool) and 0 <= v <= 1 for v in values):
                 raise ValueError(f"ImageSpec.{field} must lie in [0, 1], got {values!r}")
+        if not isinstance(self.mirror, bool):
+            raise TypeError(f"ImageSpec.mirror must be a bool, got {self.mirror!r}")
         if not all(v > 1e-4 for v in self.std):
             raise ValueError(f"ImageSpec.std must be positive, got {self.std!r}")
 
@@ -109,6 +113,7 @@ KNOWN_SPECS: dict[str, ImageSpec] = {
             ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
             (0.4914, 0.4822, 0.4465),
             (0.2023, 0.1994, 0.2010),
+            mirror=True,
         ),
         ImageSpec("svhn", 3, 32, _DIGITS, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
         ImageSpec("mnist", 1, 28, _DIGITS, (0.1307,), (0.3081,)),
@@ -119,6 +124,7 @@ KNOWN_SPECS: dict[str, ImageSpec] = {
             ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
             (0.2860,),
             (0.3530,),
+            mirror=True,
         ),
     )
 }

@@ -361,7 +361,7 @@ def test_truncated_weights_raise(codes_folder: Path, keep: int) -> None:
 
 def test_a_config_larger_than_its_weights_is_never_built(codes_folder: Path) -> None:
     edit(codes_folder / "config.json", lambda c: c.update(codes=20_000_000))
-    with pytest.raises(ValueError, match=r"tensor 'codes' has shape \[120, 128\], the config asks for \[20000000"):
+    with pytest.raises(ValueError, match=r"tensor 'codes' has shape \[120, 96\], the config asks for \[20000000"):
         Generator.from_pretrained(codes_folder)
 
 
@@ -415,4 +415,4 @@ def test_a_missing_gpu_raises(codes_folder: Path) -> None:
 
 def test_repr_names_what_it_holds(tiny_codes: Generator) -> None:
     assert re.search(r"'tiny', architecture='compact', source='codes', codes=120", repr(tiny_codes))
-    assert tiny_codes.nbytes > 120 * 128
+    assert tiny_codes.nbytes > 120 * 96
