@@ -8,41 +8,36 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
+import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from dim_data import __version__
-from dim_data.classifiers import CLASSIFIERS
+from dim_data import hub
+from dim_data.accuracies import agree
+from dim_data.arguments import build_parser
 from dim_data.distillation import distill
-from dim_data.evaluation import ClassifierStep, Evaluation, evaluate
+from dim_data.evaluation import Evaluation, evaluate
 from dim_data.figures import save_grid
 from dim_data.generator import Generator
-from dim_data.hub import WEIGHTS
-from dim_data.loops import StageStep
 from dim_data.presets import PRESETS, DistillConfig
+from dim_data.progress import SeedBar, StageBars, interruptible
+from dim_data.publishing import publish, stated_accuracies
 from dim_data.real import LabelledImages, load_real
-from dim_data.recipes import RECIPES
-from dim_data.runs import RESULT, TRAINING_CONFIG, StoppedError
+from dim_data.runs import RESULT, StoppedError
 from dim_data.sample import bundled_test_sample
 from dim_data.specs import KNOWN_SPECS
-from dim_data.storage import bundled_names, resolve
+from dim_data.storage import resolve
 
 __all__ = ["main"]
-
-DEMO_EPOCHS = 400
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    args = _parser().parse_args(argv)
+    args = build_parser(_RUNS).parse_args(argv)
     try:
         code: int = args.run(args)
     except StoppedError as error:
@@ -71,7 +66,7 @@ def _distill(args: argparse.Namespace) -> int:
     data = load_real(args.data, root=args.data_root)
     if args.mirror:
         data = replace(data, spec=replace(data.spec, mirror=True))
-    with _interruptible() as interrupted, _StageBars() as bars:
+    with interruptible() as interrupted, StageBars() as bars:
         try:
             generator = distill(
                 data,
@@ -103,15 +98,34 @@ def _evaluate(args: argparse.Namespace) -> int:
     folder, _ = resolve(args.source, args.revision, None)
     generator = Generator.from_pretrained(folder, device=args.device)
     test = _test_images(generator, args.data_root, args.test, args.json)
-    result = _with_bar(
-        generator, test, args.classifier, args.recipe, args.ipc, args.epochs, tuple(args.seeds), args.device
-    )
-    if args.json:
+    chosen = [getattr(args, name) for name in ("classifier", "recipe", "ipc", "epochs", "seeds")]
+    stated = stated_accuracies(folder) if all(value is None for value in chosen) else ()
+    results = []
+    for cell in stated or (None,):
+        with SeedBar() as bar:
+            result = evaluate(
+                generator,
+                test,
+                cell.classifier if cell else args.classifier or "convnet3",
+                cell.recipe if cell else args.recipe or "tuned",
+                ipc=cell.ipc if cell else args.ipc or 10,
+                epochs=cell.epochs if cell else args.epochs or 1000,
+                seeds=cell.seeds if cell else args.seeds or (0, 1, 2),
+                device=args.device,
+                on_step=bar.advance,
+            )
         facts = {"source": args.source, **asdict(result), "mean": result.mean, "std": result.std}
-        print(json.dumps({**facts, "test_images": len(test)}, indent=2))
-    else:
-        print(result)
-    return 0
+        facts["test_images"] = len(test)
+        line = str(result)
+        if cell is not None:
+            facts |= {"stated": cell.mean, "agrees": agree(cell, result)}
+            line += f"; the card states {cell.mean:.2%}: {'agrees' if facts['agrees'] else 'DOES NOT AGREE'}"
+        results.append(facts)
+        if not args.json:
+            print(line, flush=True)
+    if args.json:
+        print(json.dumps(results if stated else results[0], indent=2))
+    return int(not all(facts.get("agrees", True) for facts in results))
 
 
 def _preview(args: argparse.Namespace) -> int:
@@ -125,6 +139,7 @@ def _info(args: argparse.Namespace) -> int:
     folder, commit = resolve(args.source, args.revision, None)
     generator = Generator.from_pretrained(folder)
     facts = {**_describe(generator, folder), "revision": commit}
+    facts["accuracies"] = [asdict(accuracy) for accuracy in stated_accuracies(folder)]
     if args.json:
         print(json.dumps(facts, indent=2))
         return 0
@@ -134,7 +149,7 @@ def _info(args: argparse.Namespace) -> int:
         "classes": f"{spec.num_classes}: {', '.join(spec.classes[:10])}{', ...' if spec.num_classes > 10 else ''}",
         "latents": generator.config.source + (f", {facts['codes']} stored" if facts["codes"] else ""),
         "network": f"{facts['architecture']}, {facts['parameters'] / 1e6:.2f} M parameters",
-        "file": f"{facts['bytes'] / 1e6:.2f} MB, {folder / WEIGHTS}",
+        "file": f"{facts['bytes'] / 1e6:.2f} MB, {folder / hub.WEIGHTS}",
         "mean, std": f"{spec.mean}, {spec.std}",
     }
     if commit:
@@ -144,6 +159,41 @@ def _info(args: argparse.Namespace) -> int:
         rows["training"] = f"{training['minutes']} minutes on {training['device']}, {training['images_shown']} images"
     for name, value in rows.items():
         print(f"{name:<10} {value}")
+    for accuracy in stated_accuracies(folder):
+        print(f"{'card':<10} {accuracy}")
+    return 0
+
+
+def _pull(args: argparse.Namespace) -> int:
+    folder, commit = hub.pull(args.repo, revision=args.revision)
+    Generator.from_pretrained(folder)  # or say what is wrong with it
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+        for file in folder.iterdir():
+            hub.write_atomically(args.out / file.name, partial(shutil.copyfile, file))
+        folder = args.out
+    facts = {"folder": str(folder), "commit": commit}
+    print(json.dumps(facts, indent=2) if args.json else f"{folder}\ncommit {commit}")
+    return 0
+
+
+def _push(args: argparse.Namespace) -> int:
+    folder = args.folder / RESULT if (args.folder / RESULT).is_dir() else args.folder
+    done = publish(
+        Generator.from_pretrained(folder),
+        folder,
+        args.repo,
+        private=args.private,
+        revision=args.revision,
+        create_pr=args.create_pr,
+        commit_message=args.message,
+        evaluations=[one for path in args.evaluations for one in _read_evaluations(path)],
+        license=args.license,
+        overwrite_card=args.overwrite_card,
+    )
+    if done.kept_card and not args.json:
+        print("its README.md was edited by hand and stays; --overwrite-card replaces it", file=sys.stderr)
+    print(json.dumps(asdict(done), indent=2) if args.json else done.url)
     return 0
 
 
@@ -151,9 +201,23 @@ def _demo(args: argparse.Namespace) -> int:
     generator = Generator.from_pretrained("cifar10", device=args.device)
     test = _test_images(generator, args.data_root, None, quiet=False)
     print(f"training ConvNet-3 on pictures from a generator of {generator.nbytes / 1e6:.1f} MB; no real image is read")
-    result = _with_bar(generator, test, "convnet3", "tuned", 10, args.epochs, (0,), args.device)
+    with SeedBar() as bar:
+        result = evaluate(
+            generator, test, ipc=10, epochs=args.epochs, seeds=(0,), device=args.device, on_step=bar.advance
+        )
     print(f"accuracy on {len(test)} real test images: {result.mean:.1%} after {result.images_shown} synthetic ones")
     return 0
+
+
+_RUNS = {
+    "demo": _demo,
+    "distill": _distill,
+    "evaluate": _evaluate,
+    "info": _info,
+    "preview": _preview,
+    "pull": _pull,
+    "push": _push,
+}
 
 
 # What they share -----------------------------------------------------------------------------------------
@@ -176,32 +240,6 @@ def _test_images(generator: Generator, root: str | None, test: str | None, quiet
     )
 
 
-def _with_bar(
-    generator: Generator,
-    test: LabelledImages,
-    classifier: str,
-    recipe: str,
-    ipc: int,
-    epochs: int,
-    seeds: tuple[int, ...],
-    device: str | None,
-) -> Evaluation:
-    bar: tqdm[Any] = tqdm(disable=None, unit="step", leave=False)
-
-    def advance(record: ClassifierStep) -> None:
-        if record.step == 1:
-            bar.reset(record.steps)
-            bar.set_description(f"seed {record.seed}")
-        bar.update()
-        if record.step % 20 == 0:
-            bar.set_postfix(loss=f"{record.loss:.3f}", refresh=False)
-
-    with bar:
-        return evaluate(
-            generator, test, classifier, recipe, ipc=ipc, epochs=epochs, seeds=seeds, device=device, on_step=advance
-        )
-
-
 def _describe(generator: Generator, folder: Path) -> dict[str, Any]:
     config, spec = generator.config, generator.spec
     facts: dict[str, Any] = {
@@ -210,16 +248,30 @@ def _describe(generator: Generator, folder: Path) -> dict[str, Any]:
         "source": config.source,
         "codes": config.codes,
         "parameters": sum(p.numel() for p in generator.parameters()),
-        "bytes": (folder / WEIGHTS).stat().st_size,
+        "bytes": (folder / hub.WEIGHTS).stat().st_size,
         "classes": spec.num_classes,
         "size": spec.size,
         "channels": spec.channels,
         "folder": str(folder),
     }
-    training = folder / TRAINING_CONFIG
+    training = folder / hub.TRAINING_CONFIG
     if training.is_file():
         facts["training"] = json.loads(training.read_text(encoding="utf-8"))
     return facts
+
+
+def _read_evaluations(path: Path) -> list[Evaluation]:
+    """What ``dim-data evaluate --json`` printed."""
+    names = [f.name for f in fields(Evaluation)]
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        cells: list[dict[str, Any]] = [
+            {name: tuple(cell[name]) if isinstance(cell[name], list) else cell[name] for name in names}
+            for cell in (found if isinstance(found, list) else [found])
+        ]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is not what `dim-data evaluate --json` prints: {error!r}") from error
+    return [Evaluation(**cell) for cell in cells]
 
 
 def _settings(pairs: Sequence[str]) -> dict[str, Any]:
@@ -247,183 +299,6 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
-
-
-class _StageBars:
-    """One progress bar for each stage, on a terminal only."""
-
-    def __init__(self) -> None:
-        self.bar: tqdm[Any] | None = None
-        self.stage = ""
-
-    def advance(self, record: StageStep) -> None:
-        if self.bar is None or record.stage != self.stage:
-            self._close()
-            self.stage = record.stage
-            self.bar = tqdm(
-                total=record.steps, initial=record.step - 1, desc=record.stage, unit="step", disable=None, leave=True
-            )
-        self.bar.update()
-        if record.step % 20 == 0:
-            self.bar.set_postfix({k: f"{v:.3f}" for k, v in record.losses.items()}, refresh=False)
-
-    def _close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def __enter__(self) -> _StageBars:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._close()
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Let the first Ctrl-C (or SIGTERM) ask for a clean stop; the second one is as usual."""
-    asked: list[int] = []
-
-    def note(number: int, _: Any) -> None:
-        asked.append(number)
-        for again in before:
-            signal.signal(again, before[again])
-        print("\nfinishing this step and saving; once more to stop at once", file=sys.stderr)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-# Arguments -----------------------------------------------------------------------------------------------
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="dim-data",
-        description="Distilled datasets: image sets in a small generator, for training as if with the real files.",
-        epilog="dim-data COMMAND --help explains each. Start with: dim-data demo",
-    )
-    parser.add_argument("--version", action="version", version=f"dim-data {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
-    def command(name: str, run: Callable[[argparse.Namespace], int], summary: str, more: str) -> Any:
-        sub = commands.add_parser(
-            name,
-            help=summary,
-            description=f"{summary[0].upper()}{summary[1:]}.",
-            epilog=more,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        sub.set_defaults(run=run)
-        return sub
-
-    def source(sub: Any) -> None:
-        sub.add_argument(
-            "source", help=f"a folder, a bundled name ({', '.join(bundled_names())}) or a Hub id like user/repo"
-        )
-        sub.add_argument("--revision", help="branch, tag or commit of a Hub id")
-
-    def data_root(sub: Any) -> None:
-        sub.add_argument(
-            "--data-root",
-            metavar="DIR",
-            default=os.environ.get("DIM_DATA_ROOT"),
-            help="where the files of cifar10, mnist, fashion_mnist or svhn are: NAME.npz, or as torchvision keeps "
-            "them (default: the environment variable DIM_DATA_ROOT)",
-        )
-
-    def device(sub: Any) -> None:
-        sub.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
-
-    sub = command(
-        "demo",
-        _demo,
-        "train ConvNet-3 on the bundled CIFAR-10 generator and test it on real images",
-        "example:\n  dim-data demo",
-    )
-    sub.add_argument("--epochs", type=_positive, default=DEMO_EPOCHS, help="of 100 pictures (default: %(default)s)")
-    data_root(sub)
-    device(sub)
-
-    sub = command(
-        "distill",
-        _distill,
-        "make a generator from labelled images",
-        "examples:\n"
-        "  dim-data distill photos/ --out runs/photos              # one sub-folder of images per class\n"
-        "  dim-data distill pathmnist.npz --out runs/path --max-minutes 30\n"
-        "  dim-data distill cifar10 --data-root DIR --out runs/c10 --set matching_steps=6000 --set options.width=96\n\n"
-        "Killed, stopped by --max-minutes (exit code 3) or by Ctrl-C (130), the same command goes on where it was.",
-    )
-    sub.add_argument("data", help=f"an image folder, an .npz with train_images and train_labels, or {_either()}")
-    sub.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of this run")
-    sub.add_argument("--preset", choices=sorted(PRESETS), default="default", help="(default: %(default)s)")
-    sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a DistillConfig field")
-    sub.add_argument("--mirror", action="store_true", help="a mirrored image is of the same class: augment by flips")
-    sub.add_argument("--seed", type=int, help="of everything random (default: the preset's)")
-    sub.add_argument("--max-minutes", type=float, metavar="M", help="stop after so long, resumably")
-    sub.add_argument("--no-resume", action="store_true", help="refuse to go on with a run that --out holds")
-    sub.add_argument("--overwrite", action="store_true", help="begin anew in a folder that holds a run")
-    sub.add_argument("--json", action="store_true", help="describe the result as JSON")
-    data_root(sub)
-    device(sub)
-
-    sub = command(
-        "evaluate",
-        _evaluate,
-        "train classifiers on a generator and test them on real images",
-        "example:\n  dim-data evaluate cifar10 --data-root DIR --ipc 10 --seeds 0 1 2\n\n"
-        "ipc is the number of images per class in an epoch; a training is 1000 epochs. Accuracy is that of the last\n"
-        "step. Without --data-root or --test, CIFAR-10 is tested on the bundled sample of 1000 real images.",
-    )
-    source(sub)
-    sub.add_argument("--test", metavar="FILE", help="real test images: an .npz or an image folder")
-    sub.add_argument("--classifier", choices=sorted(CLASSIFIERS), default="convnet3", help="(default: %(default)s)")
-    sub.add_argument("--recipe", choices=sorted(RECIPES), default="tuned", help="(default: %(default)s)")
-    sub.add_argument("--ipc", type=_positive, default=10, help="images per class in an epoch (default: %(default)s)")
-    sub.add_argument("--epochs", type=_positive, default=1000, help="(default: %(default)s)")
-    sub.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one training each (default: 0 1 2)")
-    sub.add_argument("--json", action="store_true", help="print the result as JSON")
-    data_root(sub)
-    device(sub)
-
-    sub = command(
-        "preview",
-        _preview,
-        "write a PNG with samples of each class, one class a row",
-        "example:\n  dim-data preview cifar10 --out preview.png",
-    )
-    source(sub)
-    sub.add_argument("--out", type=Path, default=Path("preview.png"), metavar="PNG", help="(default: %(default)s)")
-    sub.add_argument("--columns", type=_positive, default=10, help="samples of each class (default: %(default)s)")
-    sub.add_argument("--max-classes", type=_positive, default=10, help="rows at most (default: %(default)s)")
-    sub.add_argument("--scale", type=_positive, default=2, help="enlargement (default: %(default)s)")
-    sub.add_argument("--seed", type=int, default=0, help="chooses the samples (default: %(default)s)")
-
-    sub = command(
-        "info",
-        _info,
-        "say what a generator is: images, classes, latents, bytes, training",
-        "example:\n  dim-data info cifar10 --json",
-    )
-    source(sub)
-    sub.add_argument("--json", action="store_true", help="print it as JSON")
-    return parser
-
-
-def _either() -> str:
-    *names, last = sorted(KNOWN_SPECS)
-    return f"{', '.join(names)} or {last} with --data-root"
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
 
 
 if __name__ == "__main__":

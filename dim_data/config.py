@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ __all__ = ["GeneratorConfig"]
 
 FORMAT = 1
 MAX_CODES = 20_000_000
+MAX_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class GeneratorConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.spec, ImageSpec):
             raise TypeError(f"GeneratorConfig.spec must be an ImageSpec, got {type(self.spec).__name__}")
+        for name in (self.spec.name, *self.spec.classes):
+            if len(name) > MAX_NAME or any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
+                raise ValueError(f"a name has up to {MAX_NAME} characters, none of them a control one: {name[:99]!r}")
         if not isinstance(self.options, Mapping):
             raise TypeError(f"GeneratorConfig.options must be a mapping, got {self.options!r}")
         parse_options(self.architecture, self.options)

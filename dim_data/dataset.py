@@ -242,8 +242,7 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
             f"    Images per class: {self.ipc} of {self.spec.num_classes} classes",
             f"    Epoch: {self.epoch} ({epoch})",
         ]
-        if self.transform is not None:
-            lines.append(f"    Transform: {self.transform!r}")
-        if self.target_transform is not None:
-            lines.append(f"    Target transform: {self.target_transform!r}")
+        for head, transform in (("Transform", self.transform), ("Target transform", self.target_transform)):
+            if transform is not None:
+                lines.append(f"    {head}: " + repr(transform).replace("\n", "\n    "))
         return "\n".join(lines)

@@ -26,7 +26,7 @@ from dim_data.pool import start_pool, warm_pool
 from dim_data.presets import PRESETS, DistillConfig
 from dim_data.real import LabelledImages, load_real
 from dim_data.reconstruction import encode_all, reconstruct, reconstruction_parts
-from dim_data.runs import BEFORE, CURVES, METRICS, RESULT, SAMPLES, TRAINING_CONFIG, Run, open_run
+from dim_data.runs import BEFORE, CURVES, METRICS, RESULT, Run, open_run
 from dim_data.specs import ImageSpec
 
 __all__ = ["distill"]
@@ -262,7 +262,7 @@ def _score(
     score = evaluate(candidate, held_out, ipc=ipc, epochs=epochs, seeds=(config.seed,), device=device).mean
     run.scores.append({"step": step, "accuracy": score})
     run.log({"stage": "selection", "step": step, "accuracy": score})
-    save_grid(candidate, run.out / SAMPLES)
+    save_grid(candidate, run.out / hub.SAMPLES)
     if run.best is None or score > run.best["accuracy"]:
         encoder = state.parts.get("average_encoder")
         run.best = {
@@ -297,9 +297,9 @@ def _finish(run: Run, full: LabelledImages, device: torch.device) -> Generator:
         "torch": torch.__version__,
     }
     text = json.dumps(facts, indent=2) + "\n"
-    hub.write_atomically(folder / TRAINING_CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+    hub.write_atomically(folder / hub.TRAINING_CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
     result = Generator.from_pretrained(folder, device=device)
-    save_grid(result, run.out / SAMPLES)
+    save_grid(result, run.out / hub.SAMPLES)
     if importlib.util.find_spec("matplotlib") is not None:
         save_curves(run.out / METRICS, run.out / CURVES)
     return result

@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -252,7 +252,7 @@ def evaluate(
         ValueError: ``ipc``, ``epochs`` or ``seeds`` is empty or not positive, or train and test differ in shape.
     """
     for name, value in (("ipc", ipc), ("epochs", epochs)):
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name} must be a positive int, got {value!r}")
     if not seeds:
         raise ValueError("seeds is empty: give at least one, such as seeds=(0,)")
@@ -262,6 +262,10 @@ def evaluate(
     elif not isinstance(train, Generator):
         train = load_real(train)
     test = load_real(test, train.spec)
+    wanted, found = ((s.channels, s.size, s.num_classes) for s in (train.spec, test.spec))
+    if wanted != found:
+        raise ValueError(f"train and test images differ in (channels, size, classes): {wanted} and {found}")
+    test = replace(test, spec=train.spec)  # normalised as in training
     chosen = recipe_for(recipe, train.spec, ipc)
     shown = ipc * epochs * train.spec.num_classes
     started, accuracies = time.monotonic(), []

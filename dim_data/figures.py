@@ -79,8 +79,10 @@ def save_curves(metrics: Path, path: Path) -> None:
     figure = Figure(figsize=(4.5 * panels, 3.5), layout="constrained")
     row = figure.subplots(1, panels, squeeze=False)[0]
     for axes, (stage, series) in zip(row, stages.items(), strict=False):
+        series = {name: points for name, points in series.items() if any(value for _, value in points)} or series
         for name, points in series.items():
             axes.plot(*zip(*points, strict=True), label=name, marker="o" if len(points) < 12 else None)
-        axes.set(title=stage, xlabel="step", yscale="linear" if stage == "selection" else "log")
+        positive = all(value > 0 for points in series.values() for _, value in points)  # a critic's scores are not
+        axes.set(title=stage, xlabel="step", yscale="log" if positive and stage != "selection" else "linear")
         axes.legend()
     hub.write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))

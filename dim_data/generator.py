@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dim_data import hub
+from dim_data.accuracies import Measurement
 from dim_data.architectures import ARCHITECTURES, parse_options
 from dim_data.compute import autocast, resolve_device
 from dim_data.config import GeneratorConfig
 from dim_data.draws import bank_index, hash_keys, normal
+from dim_data.publishing import publish
 from dim_data.specs import ImageSpec
 from dim_data.storage import read_config, read_weights, resolve
 
@@ -38,6 +43,7 @@ class Generator(nn.Module):
     Attributes:
         config: The :class:`GeneratorConfig`.
         revision: The Hub commit it was loaded from, or ``None``.
+        folder: The folder it was loaded from, or ``None``.
         decoder: The network, ``(latents, labels)`` to images in [-1, 1].
     """
 
@@ -48,6 +54,7 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         self.revision: str | None = None
+        self.folder: Path | None = None
         architecture = ARCHITECTURES[config.architecture]
         options = parse_options(config.architecture, config.options)
         decoder = architecture.decoder(config.spec, options, config.source)  # type: ignore[arg-type]
@@ -266,7 +273,7 @@ class Generator(nn.Module):
         state = read_weights(folder / hub.WEIGHTS, config, expected)
         generator = cls(config)
         generator.load_state_dict(state)
-        generator.revision = commit
+        generator.revision, generator.folder = commit, folder
         generator.requires_grad_(False).eval()
         return generator.to(target)
 
@@ -276,15 +283,36 @@ class Generator(nn.Module):
         *,
         private: bool | None = None,
         revision: str | None = None,
+        create_pr: bool = False,
         token: str | bool | None = None,
         commit_message: str = "Upload generator with dim_data",
+        evaluations: Iterable[Measurement] = (),
+        license: str | None = None,
+        overwrite_card: bool = False,
+        training_config: Mapping[str, Any] | str | Path | None = None,
     ) -> str:
-        """Upload weights and config to a Hub repository, made if needed, as one commit; returns its URL."""
-        return hub.push(
-            lambda folder: self.save_pretrained(folder),
-            repo_id,
-            private=private,
-            revision=revision,
-            token=token,
-            commit_message=commit_message,
-        )
+        """Upload weights, config, a sample grid and a model card to a Hub repository as one commit.
+
+        The arguments are those of :func:`dim_data.publishing.publish`. How the generator was made is taken from
+        the folder it was loaded from, if that says so and ``training_config`` does not.
+
+        Returns:
+            The commit's address, or the pull request's.
+        """
+        if training_config is None and self.folder is not None and self.folder.is_dir():
+            training_config = self.folder
+        with tempfile.TemporaryDirectory() as folder:
+            return publish(
+                self,
+                self.save_pretrained(folder),
+                repo_id,
+                private=private,
+                revision=revision,
+                create_pr=create_pr,
+                token=token,
+                commit_message=commit_message,
+                evaluations=evaluations,
+                license=license,
+                overwrite_card=overwrite_card,
+                training_config=training_config,
+            ).url

@@ -104,8 +104,9 @@ class Passes:
                 ahead.append(seen[index])
                 seen[index] += 1
             epochs = current + torch.tensor(ahead, dtype=torch.int64)
-        self._last.scatter_reduce_(0, indices, epochs.int(), "amax")
+        # Claimed, then noted; whoever asks reads in the other order. So no state holds another worker's draw.
         self._claim(indices)
+        self._last.scatter_reduce_(0, indices, epochs.int(), "amax")
         return epochs
 
     def _claim(self, indices: Tensor) -> None:
@@ -123,8 +124,9 @@ class Passes:
 
     def state_dict(self) -> dict[str, Any]:
         """What this process drew, JSON-ready: the latest epoch and a bit for each index drawn in it."""
-        latest = max(0, int(self._last.max()))
-        drawn = self._mine() & (self._last == latest)
+        last = self._last.clone()
+        latest = max(0, int(last.max()))
+        drawn = (last == latest) & self._mine()
         bits = np.packbits(drawn.numpy()).tobytes().hex()
         return {"epoch": latest, "pinned": self.pinned, "drawn": bits}
 
@@ -134,6 +136,7 @@ class Passes:
         self.pin(state["pinned"])
         bits = np.unpackbits(np.frombuffer(bytes.fromhex(state["drawn"]), np.uint8), count=len(self._last))
         drawn = torch.from_numpy(bits).nonzero()[:, 0]
-        self._last[self._mine()] = -1
-        self._last[drawn] = epoch
+        later = self._last >= epoch
+        self._last[later & self._mine()] = -1
         self._claim(drawn)
+        self._last[drawn] = epoch

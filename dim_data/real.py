@@ -17,10 +17,11 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from dim_data.specs import KNOWN_SPECS, SIZE_RANGE, ImageSpec
+from dim_data.specs import KNOWN_SPECS, MAX_CLASSES, SIZE_RANGE, ImageSpec
 
 __all__ = ["LabelledImages", "load_real"]
 
+SPLITS = ("train", "val", "test")
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 
 
@@ -58,7 +59,7 @@ class LabelledImages:
             members = order[self.labels[order] == label]
             if len(members) > 1:
                 held.append(members[: min(len(members) - 1, max(1, round(fraction * len(members))))])
-        chosen = torch.cat(held)
+        chosen = torch.cat([*held, order[:0]])
         mask = torch.ones(len(self), dtype=torch.bool)
         mask[chosen] = False
         return self.subset(mask.nonzero()[:, 0]), self.subset(chosen.sort().values)
@@ -98,6 +99,8 @@ def load_real(
     """
     if isinstance(data, LabelledImages):
         return data
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     names: tuple[str, ...] | None = None
     known: ImageSpec | None = None
     if isinstance(data, str | Path):
@@ -107,7 +110,7 @@ def load_real(
             known = KNOWN_SPECS[name]
         elif path.is_dir():
             images, labels, names = _read_folder(path)
-            name = path.name
+            name = path.resolve().name
         elif path.suffix == ".npz" and path.is_file():
             images, labels = _read_npz(path, split)
             known, name = KNOWN_SPECS.get(path.stem), path.stem
@@ -135,7 +138,7 @@ def load_real(
 def _checked(
     images: Any, labels: Any, spec: ImageSpec | None, names: tuple[str, ...] | None, name: str
 ) -> LabelledImages:
-    images, labels = torch.as_tensor(images), torch.as_tensor(labels)
+    images, labels = _tensor(images, "images"), _tensor(labels, "labels")
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]  # MedMNIST stores a column
     if images.ndim == 3:
@@ -170,15 +173,17 @@ def _checked(
     labels, images = labels.long(), images.contiguous()
     low, high = int(labels.min()), int(labels.max())
     wanted = spec.num_classes if spec else len(names) if names else high + 1
-    if low < 0 or high >= wanted:
-        raise ValueError(f"labels must lie in [0, {wanted}), got {low} to {high}")
+    if low < 0 or high >= min(wanted, MAX_CLASSES):
+        raise ValueError(f"labels must lie in [0, {min(wanted, MAX_CLASSES)}), got {low} to {high}")
+    if spec is not None and names is not None and high < len(names) and set(names) <= set(spec.classes):
+        labels = torch.tensor([spec.classes.index(n) for n in names])[labels]  # folders come in alphabetical order
     if len(labels.unique()) < 2:
         raise ValueError("the data has a single class: a classifier needs at least two")
     if spec is None:
         pixels = images.double() / 255
         mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp(min=1e-3)
         spec = ImageSpec(
-            name,
+            name[:200] or "images",
             channels,
             height,
             names or tuple(str(i) for i in range(wanted)),
@@ -192,38 +197,50 @@ def _checked(
     return LabelledImages(images, labels, spec)
 
 
+def _tensor(values: Any, what: str) -> Tensor:
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"the {what} are not numbers: {error}") from error
+
+
 def _read_known(name: str, split: str, root: str | Path | None) -> tuple[Any, Any]:
     if root is None:
         raise FileNotFoundError(f"say where the files of {name!r} are: root= (--data-root, or DIM_DATA_ROOT)")
     packed = Path(root) / f"{name}.npz"
     if packed.is_file():
         return _read_npz(packed, split)
+    if split == "val":
+        raise ValueError(f"{name!r} has no split 'val', only 'train' and 'test'")
     from torchvision import datasets
 
-    train = split == "train"
     try:
         if name == "svhn":
             svhn = datasets.SVHN(str(root), split=split, download=False)
             return svhn.data, svhn.labels
         kind = {"cifar10": datasets.CIFAR10, "mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}[name]
-        dataset = kind(str(root), train=train, download=False)
+        dataset = kind(str(root), train=split == "train", download=False)
     except RuntimeError as error:
         raise FileNotFoundError(
             f"no {name} under {str(root)!r} (neither {packed.name} nor torchvision's files)"
         ) from error
+    except ImportError as error:
+        raise ImportError(f"{name} in torchvision's files needs scipy: pip install dim-data[svhn]") from error
     return dataset.data, dataset.targets
 
 
 def _read_npz(path: Path, split: str) -> tuple[Any, Any]:
     keys = (f"{split}_images", f"{split}_labels")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in keys if key not in file]
-            if missing:
-                raise ValueError(f"{path} lacks {' and '.join(missing)}; it holds {sorted(file.files)}")
-            return file[keys[0]], file[keys[1]]
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        with zipfile.ZipFile(path) as archive:  # numpy takes what is no zip for a pickle
+            found = sorted(name.removesuffix(".npy") for name in archive.namelist())
+        missing = [key for key in keys if key not in found]
+        if not missing:
+            with np.load(path, allow_pickle=False) as file:
+                return file[keys[0]], file[keys[1]]
+    except Exception as error:  # a damaged file makes numpy raise a dozen kinds, down to tokenize.TokenError
         raise ValueError(f"{path} is not a readable .npz file: {error}") from error
+    raise ValueError(f"{path} lacks {' and '.join(missing)}; it holds {', '.join(found) or 'nothing'}")
 
 
 def _read_folder(path: Path) -> tuple[Any, Any, tuple[str, ...]]:
@@ -257,10 +274,10 @@ def _read_dataset(data: Any) -> tuple[Any, Any]:
         if isinstance(image, Image.Image):
             image = np.asarray(image if image.mode == "L" else image.convert("RGB"))
         arrays.append(np.asarray(image))
-        try:
-            labels.append(int(label))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"the label of item {index} is not an int: {label!r}") from error
+        value = np.asarray(label)  # MedMNIST's datasets give an array of one int
+        if value.size != 1 or value.dtype.kind not in "iu":
+            raise ValueError(f"the label of item {index} is not an int: {label!r}")
+        labels.append(int(value.reshape(())))
     if not arrays:
         raise ValueError("the data is empty: there is no image in it")
     return _stack(arrays), labels

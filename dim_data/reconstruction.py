@@ -155,7 +155,9 @@ def reconstruct(
         state.parts["average"].update(generator)
         state.parts["average_encoder"].update(encoder)
         state.step += 1
-        losses = {"pixels": pixels.item(), "divergence": divergence.item()}
+        losses = {"pixels": pixels.item()}
+        if generator.config.source == "noise":
+            losses["divergence"] = divergence.item()
         yield StageStep("reconstruction", state.step, steps, losses)
 
 

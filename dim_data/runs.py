@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -20,8 +21,8 @@ from dim_data.presets import DistillConfig
 __all__ = ["DivergenceError", "Run", "StoppedError", "open_run"]
 
 RUN, CHECKPOINT, METRICS = "run.json", "checkpoint.pt", "metrics.jsonl"
-SAMPLES, CURVES = "samples.png", "curves.png"
-RESULT, BEFORE, TRAINING_CONFIG = "generator", "before_matching", "training_config.json"
+CURVES = "curves.png"
+RESULT, BEFORE = "generator", "before_matching"
 
 
 class StoppedError(Exception):
@@ -45,6 +46,7 @@ class Run:
         self.scores: list[dict[str, float]] = []
         self.seconds, self.started = 0.0, time.monotonic()
         self.saved_at = self.started
+        self.place = "the checkpoint"
 
     @property
     def elapsed(self) -> float:
@@ -54,7 +56,10 @@ class Run:
     def add(self, name: str, state: LoopState) -> LoopState:
         """Track a state in checkpoints, restoring it if the checkpoint had it."""
         if name in self.restored:
-            state.load_state_dict(self.restored.pop(name))
+            try:
+                state.load_state_dict(self.restored.pop(name))
+            except Exception as error:
+                raise self._unreadable(error) from error
         self.states[name] = state
         return state
 
@@ -64,7 +69,7 @@ class Run:
             for name, part in state.parts.items():
                 weights = part.parameters() if isinstance(part, torch.nn.Module) else ()
                 if not all(p.isfinite().all() for p in weights):
-                    raise DivergenceError(f"{name} has NaN or infinite weights; {self._kept()}")
+                    raise DivergenceError(f"{name} has NaN or infinite weights after {self.place}; {self._kept()}")
 
     def save(self) -> None:
         """Write the checkpoint, unless a weight is no longer finite."""
@@ -82,10 +87,7 @@ class Run:
         try:
             hub.write_atomically(path, lambda file: torch.save(content, file))
         except (OSError, RuntimeError) as error:
-            raise OSError(
-                f"could not write {path}: {error}. The checkpoint before it is intact: free some space and "
-                f"run the same call again"
-            ) from error
+            raise self._unwritable(path, error) from error
         self.saved_at = time.monotonic()
 
     def load(self) -> None:
@@ -96,16 +98,25 @@ class Run:
         if not path.exists():
             (self.out / METRICS).unlink(missing_ok=True)
             return
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        self.done, self.restored = content["done"], content["states"]
-        self.best, self.scores, self.seconds = content["best"], content["scores"], content["seconds"]
-        if (self.out / METRICS).exists():
-            os.truncate(self.out / METRICS, content["logged"])
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            self.done, self.restored = content["done"], content["states"]
+            self.best, self.scores, self.seconds = content["best"], content["scores"], content["seconds"]
+            logged: int = content["logged"]
+        except Exception as error:  # a damaged file makes torch raise a dozen kinds
+            raise self._unreadable(error) from error
+        metrics = self.out / METRICS
+        if metrics.exists():
+            os.truncate(metrics, min(logged, metrics.stat().st_size))
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to the log."""
-        with (self.out / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**record, "seconds": round(self.elapsed, 1)}) + "\n")
+        path = self.out / METRICS
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({**record, "seconds": round(self.elapsed, 1)}) + "\n")
+        except OSError as error:
+            raise self._unwritable(path, error) from error
 
     def drive(
         self,
@@ -116,6 +127,7 @@ class Run:
     ) -> None:
         """Run a loop to its end: log, report, checkpoint now and then, stop when asked."""
         for record in loop:
+            self.place = f"stage {record.stage!r}, step {record.step} of {record.steps}"
             bad = [name for name, value in record.losses.items() if not math.isfinite(value)]
             if bad:
                 raise DivergenceError(
@@ -146,16 +158,35 @@ class Run:
             return "no checkpoint had been written yet"
         return f"the last good checkpoint is {path}"
 
+    def _unwritable(self, path: Path, error: Exception) -> OSError:
+        return OSError(
+            f"could not write {path}: {error}. The checkpoint before it is intact: free some space and "
+            f"run the same call again"
+        )
+
+    def _unreadable(self, error: Exception) -> ValueError:
+        return ValueError(
+            f"{self.out / CHECKPOINT} cannot be resumed: it is damaged or of another version "
+            f"({type(error).__name__}). Put back a copy, or pass overwrite=True (--overwrite) to begin anew"
+        )
+
 
 def open_run(out: Path, identity: dict[str, Any], resume: bool, overwrite: bool) -> None:
     """Make ``out`` ready for this run: empty, or holding this very run."""
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{out} is a file: choose a folder for the run")
-    out.mkdir(parents=True, exist_ok=True)
-    if not any(out.iterdir()):
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        held = [path for path in out.iterdir() if not re.fullmatch(r"\..*\.tmp", path.name)]  # less a kill's leavings
+    except OSError as error:
+        raise OSError(f"cannot use {out} as the output folder: {error}; choose another") from error
+    if not held:
         pass
     elif (out / RUN).is_file():
-        found = json.loads((out / RUN).read_text(encoding="utf-8"))
+        try:
+            found = dict(json.loads((out / RUN).read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
+            found = {RUN: "damaged"}
         changed = sorted(k for k in {*found, *identity} if found.get(k) != identity.get(k))
         if not overwrite and (changed or not resume):
             reason = f"another run, which differs in {', '.join(changed)}" if changed else "this run already"
@@ -165,9 +196,12 @@ def open_run(out: Path, identity: dict[str, Any], resume: bool, overwrite: bool)
         if overwrite:
             for name in (RESULT, BEFORE):
                 shutil.rmtree(out / name, ignore_errors=True)
-            for name in (CHECKPOINT, METRICS, SAMPLES, CURVES):
+            for name in (CHECKPOINT, METRICS, hub.SAMPLES, CURVES):
                 (out / name).unlink(missing_ok=True)
     else:
         raise FileExistsError(f"{out} is not empty and holds no run of distill(): choose another folder")
     text = json.dumps(identity, indent=2) + "\n"
-    hub.write_atomically(out / RUN, lambda path: path.write_text(text, encoding="utf-8"))
+    try:
+        hub.write_atomically(out / RUN, lambda path: path.write_text(text, encoding="utf-8"))
+    except OSError as error:
+        raise OSError(f"cannot use {out} as the output folder: {error}; choose another") from error

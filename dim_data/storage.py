@@ -7,18 +7,30 @@ allocated, so a hostile file costs nothing.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dim_data import hub
 from dim_data.config import GeneratorConfig
+from dim_data.snapshots import check_size
 
-__all__ = ["BUNDLED", "bundled_names", "read_config", "read_weights", "resolve"]
+__all__ = ["BUNDLED", "bundled_names", "read_config", "read_header", "read_json", "read_weights", "resolve"]
 
 MAX_PARAMETERS = 500_000_000
+MAX_HEADER = 1_000_000
+DTYPES = {
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "U8": torch.uint8,
+    "I64": torch.int64,
+}
 BUNDLED = Path(__file__).with_name("bundled")
 
 
@@ -33,6 +45,7 @@ def resolve(source: str | Path, revision: str | None, token: str | bool | None) 
     Raises:
         FileNotFoundError: It is no folder with both files, no bundled name and no Hub repository.
         TypeError: ``source`` is neither a string nor a path.
+        ValueError: ``revision`` is given for what is no Hub id, or the Hub's files are damaged.
     """
     forms = (
         f"a source is a folder with {hub.CONFIG} and {hub.WEIGHTS}, a bundled name "
@@ -41,6 +54,11 @@ def resolve(source: str | Path, revision: str | None, token: str | bool | None) 
     if not isinstance(source, str | Path):
         raise TypeError(f"{forms}; got {type(source).__name__}")
     folder = Path(source)
+    if revision is not None and (folder.is_dir() or str(source) in bundled_names()):
+        raise ValueError(
+            f"revision={revision!r} selects a commit of a Hub repository, but {str(source)!r} is a folder or a bundled "
+            f"name here: leave out revision, or call it from a folder that has nothing of that name"
+        )
     if folder.is_dir():
         missing = [name for name in (hub.CONFIG, hub.WEIGHTS) if not (folder / name).is_file()]
         if missing:
@@ -53,16 +71,97 @@ def resolve(source: str | Path, revision: str | None, token: str | bool | None) 
     raise FileNotFoundError(f"unknown source {str(source)!r}: {forms}")
 
 
+def read_json(path: Path, limit: int = 4_000_000) -> Any:
+    """The JSON in the file ``path``, as RFC 8259 has it: no NaN, and no key twice in one object.
+
+    Raises:
+        ValueError: It is longer than ``limit`` bytes, or not such JSON.
+    """
+    with path.open("rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"{path} is over {limit // 1_000_000} MB: not a generator config")
+    try:
+        return _parse(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON: {_brief(error)}") from error
+
+
+def _parse(content: bytes) -> Any:
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"{constant} is not a JSON number")
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) != len(pairs):
+            raise ValueError("an object has the same key twice")
+        return values
+
+    return json.loads(content.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
+
+
+def _brief(error: BaseException) -> str:
+    """What an error says, but not all of what an untrusted file made it say."""
+    text = str(error)
+    return text if len(text) <= 1000 else f"{text[:1000]}..."
+
+
 def read_config(path: Path) -> GeneratorConfig:
     """The config in the JSON file ``path``; ``ValueError`` says what is wrong with it."""
+    values = read_json(path)
     try:
-        if path.stat().st_size > 4_000_000:
-            raise ValueError(f"{path} is over 4 MB: not a generator config")
-        return GeneratorConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+        return GeneratorConfig.from_dict(values)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {_brief(error)}") from error
+
+
+def read_header(path: Path) -> dict[str, tuple[str, list[int]]]:
+    """Kind and shape of each tensor in the safetensors file ``path``; no tensor is read.
+
+    The file begins with the length of a JSON header, which says where each tensor's bytes lie. They must fill
+    the rest of the file exactly, in the order of their places.
+
+    Raises:
+        ValueError: The header is not such a one.
+    """
+    size = path.stat().st_size
+    check_size(str(path), hub.WEIGHTS, size)
+    problem = f"{path} is not a readable safetensors file (truncated?)"
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or not 2 <= length <= min(MAX_HEADER, size - 8):
+            raise ValueError(f"{problem}: its header does not fit in it")
+        content = file.read(length)
+    try:
+        header = _parse(content)
+        if not isinstance(header, dict) or not isinstance(header.pop("__metadata__", {}), dict):
+            raise ValueError("its header is no mapping")
+        places = [(*_place(name, entry), name) for name, entry in header.items()]
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{problem}: {_brief(error)}") from error
+    end = 0
+    for start, stop, name in sorted(places):
+        if start != end:
+            raise ValueError(f"{problem}: tensor {name[:99]!r} begins at byte {start}, not at {end}")
+        end = stop
+    if 8 + length + end != size:
+        raise ValueError(f"{problem}: it has {size} bytes, its header says {8 + length + end}")
+    return {name: (entry["dtype"], entry["shape"]) for name, entry in header.items()}
+
+
+def _place(name: str, entry: Any) -> tuple[int, int]:
+    """Where a tensor's bytes lie, once its header entry is found to be sound."""
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise ValueError(f"tensor {name[:99]!r} has no dtype, shape and data_offsets")
+    shape, offsets, dtype = entry["shape"], entry["data_offsets"], entry["dtype"]
+    for numbers in (shape, offsets):
+        if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers):
+            raise ValueError(f"tensor {name[:99]!r} has bad numbers")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise ValueError(f"tensor {name[:99]!r} is {str(dtype)[:99]!r}, not one of {', '.join(DTYPES)}")
+    if len(shape) > 8 or len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * DTYPES[dtype].itemsize:
+        raise ValueError(f"tensor {name[:99]!r} does not have the bytes of its shape")
+    return offsets[0], offsets[1]
 
 
 def read_weights(path: Path, config: GeneratorConfig, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -75,29 +174,28 @@ def read_weights(path: Path, config: GeneratorConfig, expected: Mapping[str, Ten
     total = sum(t.numel() for name, t in expected.items() if name != "codes")
     if total > MAX_PARAMETERS:
         raise ValueError(f"{path.with_name(hub.CONFIG)} asks for {total} parameters; the limit is {MAX_PARAMETERS}")
+    found = read_header(path)
+    problems = [f"no tensor {n!r}" for n in expected if n not in found]
+    problems += [f"unexpected tensor {n[:99]!r}" for n in found if n not in expected]
+    for name in found.keys() & expected.keys():
+        (kind, shape), wanted = found[name], expected[name]
+        if shape != list(wanted.shape):
+            problems.append(f"tensor {name!r} has shape {shape}, the config asks for {list(wanted.shape)}")
+        elif DTYPES[kind] != wanted.dtype and not (DTYPES[kind].is_floating_point and wanted.is_floating_point()):
+            problems.append(f"tensor {name!r} is {DTYPES[kind]}, expected {wanted.dtype}")
+    if problems:
+        raise ValueError(f"{path} does not fit its config: {'; '.join(sorted(problems)[:5])}")
     try:
         with safe_open(path, framework="pt") as file:
-            names = set(file.keys())
-            problems = [f"no tensor {n!r}" for n in expected if n not in names]
-            problems += [f"unexpected tensor {n!r}" for n in names if n not in expected]
-            for name in names & set(expected):
-                shape, wanted = list(file.get_slice(name).get_shape()), list(expected[name].shape)
-                if shape != wanted:
-                    problems.append(f"tensor {name!r} has shape {shape}, the config asks for {wanted}")
-            if problems:
-                raise ValueError(f"{path} does not fit its config: {'; '.join(sorted(problems)[:5])}")
             state = {name: file.get_tensor(name) for name in expected}
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file (truncated?): {error}") from error
-    for name, tensor in state.items():
-        if tensor.is_floating_point() != expected[name].is_floating_point() or (
-            not tensor.is_floating_point() and tensor.dtype != expected[name].dtype
-        ):
-            raise ValueError(f"{path}: tensor {name!r} is {tensor.dtype}, expected {expected[name].dtype}")
+        raise ValueError(f"{path} is not a readable safetensors file (truncated?): {_brief(error)}") from error
+    for tensor in state.values():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise ValueError(f"{path} holds NaN or infinite weights")
     if config.source == "codes":
         counts = state["counts"]
-        if int(counts.min()) < 1 or int(counts.sum()) != config.codes:
+        # Each is bounded too: their sum may overflow.
+        if int(counts.min()) < 1 or int(counts.max()) > config.codes or int(counts.sum()) != config.codes:
             raise ValueError(f"{path}: 'counts' must be positive and sum to {config.codes}, the number of codes")
     return state

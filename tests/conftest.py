@@ -1,17 +1,28 @@
-"""Tiny generators, made offline, and the device to test on."""
+"""Tiny generators and image sets, made offline, and the device to test on."""
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+from dim_data.classifiers import CLASSIFIERS, ConvNet, ResNet
 from dim_data.config import GeneratorConfig
 from dim_data.generator import Generator
+from dim_data.real import LabelledImages
 from dim_data.specs import ImageSpec
 
+# Compiling a network takes longer than a tiny test; the one test of compilation turns it on again.
+os.environ.setdefault("DIM_DATA_COMPILE", "0")
+# Tiny networks gain nothing from threads, and processes side by side lose much by them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
 TINY = {"width": 8, "top_width": 4, "blocks": 1}
+SMALL_CLASSIFIERS = {"convnet3": partial(ConvNet, width=8), "resnet10": partial(ResNet, blocks=1, width=4)}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,6 +39,19 @@ def make_spec(channels: int = 3, size: int = 32, classes: int = 3) -> ImageSpec:
     return ImageSpec("tiny", channels, size, names, (0.5,) * channels, (0.25,) * channels)
 
 
+def make_data(
+    channels: int = 1, size: int = 28, classes: int = 3, per_class: int = 20, seed: int = 0
+) -> LabelledImages:
+    """Noisy pictures of one bright bar each, whose height in the picture tells the class."""
+    spec, rng = make_spec(channels, size, classes), torch.Generator().manual_seed(seed)
+    labels = torch.arange(classes * per_class) % classes
+    images = torch.randint(0, 100, (len(labels), channels, size, size), generator=rng)
+    bar = size // classes
+    for image, label in zip(images, labels.tolist(), strict=True):
+        image[:, label * bar : label * bar + bar // 2] += 150
+    return LabelledImages(images.to(torch.uint8), labels, spec)
+
+
 def make_generator(config: GeneratorConfig) -> Generator:
     """A generator whose weights are scaled up until pictures differ visibly."""
     with torch.random.fork_rng(devices=[]):
@@ -41,6 +65,13 @@ def make_generator(config: GeneratorConfig) -> Generator:
             latents = torch.rand(config.codes, *generator.decoder.latent_shape) * 2 - 1
             generator = generator.store(latents, labels)
     return generator.requires_grad_(False).eval()
+
+
+@pytest.fixture
+def small_classifiers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``convnet3`` with 8 channels in place of 128, and ``resnet10`` with 4 in place of 64."""
+    for name, builder in SMALL_CLASSIFIERS.items():
+        monkeypatch.setitem(CLASSIFIERS, name, builder)
 
 
 @pytest.fixture(scope="session")

@@ -55,7 +55,7 @@ def test_a_set_is_distilled_described_shown_and_evaluated(
     assert made["training"]["config"]["first_steps"] == 4
 
     assert run("info", folder, "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {**made, "revision": None}
+    assert json.loads(capsys.readouterr().out) == {**made, "revision": None, "accuracies": []}
     assert run("info", folder) == 0
     text = capsys.readouterr().out
     assert "28x28 grey, as dots" in text
@@ -186,7 +186,7 @@ def test_a_missing_gpu_is_said(noise_folder: Path, npz: Path, capsys: pytest.Cap
     assert "torch finds no GPU here; pass device='cpu'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["demo", "distill", "evaluate", "preview", "info"])
+@pytest.mark.parametrize("command", ["demo", "distill", "evaluate", "preview", "info", "pull", "push"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         run(command, "--help")

@@ -1,0 +1,111 @@
+"""The benchmark scripts: a cell is measured, resumed and rendered."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from dim_data import Generator, GeneratorConfig
+from dim_data.real import LabelledImages
+from dim_data.specs import KNOWN_SPECS
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 60), ("test", 40)):
+        arrays[f"{split}_images"] = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
+        arrays[f"{split}_labels"] = np.arange(count) % 10
+    np.savez(tmp_path / "cifar10.npz", **arrays)
+    options = {"width": 8, "top_width": 4, "blocks": 1}
+    generator = Generator(GeneratorConfig(KNOWN_SPECS["cifar10"], "compact", "noise", options))
+    generator.save_pretrained(tmp_path / "tiny")
+    return tmp_path
+
+
+@pytest.mark.parametrize("row", ["generator", "before", "real", "stored"])
+def test_a_cell_is_written_and_resumed(root: Path, row: str) -> None:
+    arguments = ["cifar10", "--row", row, "--source", str(root / "tiny"), "--ipc", "1", "--epochs", "2"]
+    arguments += ["--data-root", str(root), "--out", str(root / "results"), "--device", "cpu", "--seeds"]
+    main = load("reproduce").main
+    path = main([*arguments, "0"])
+    first = json.loads(path.read_text())
+    assert main([*arguments, "0", "1"]) == path
+    second = json.loads(path.read_text())
+    assert second["runs"]["0"] == first["runs"]["0"]
+    assert set(second["runs"]) == {"0", "1"}
+    assert second["images_shown"] == 20
+    run = second["runs"]["1"]
+    assert 0 <= run["accuracy"] <= 1
+    assert run["command"].startswith("python benchmarks/reproduce.py cifar10 --row")
+    assert str(root) + " " not in run["command"].split("--data-root")[1][:20]
+    assert run["versions"]["torch"] == torch.__version__
+
+
+def test_stored_images_fit_their_budget_and_look_alike() -> None:
+    reproduce = load("reproduce")
+    ramp = torch.arange(32).view(1, 1, 1, 32).expand(40, 3, 32, 32) * 4 + torch.arange(40).view(-1, 1, 1, 1)
+    data = LabelledImages(ramp.to(torch.uint8), torch.arange(40) % 10, KNOWN_SPECS["cifar10"])
+    images, size = reproduce.stored_images(data, 100_000, quality=95)
+    assert len(images) == 40
+    assert size <= 100_000
+    order = torch.cat([(data.labels == label).nonzero()[:, 0] for label in range(10)])
+    assert set(images.labels.tolist()) == set(data.labels[order].tolist())
+    nearest = (images.images[:, None].float() - data.images[None].float()).abs().mean((2, 3, 4)).min(1)
+    assert nearest.values.max() < 4
+    assert torch.equal(data.labels[nearest.indices], images.labels)
+    few, smaller = reproduce.stored_images(data, 2_000, quality=95)
+    assert len(few) < 40
+    assert smaller <= 2_000
+
+
+def test_sheet_round_trip() -> None:
+    reproduce = load("reproduce")
+    images = np.random.default_rng(0).integers(0, 256, (7, 28, 28, 1), np.uint8)
+    assert np.array_equal(reproduce.from_sheet(reproduce.as_sheet(images), 7, 28), images)
+
+
+def test_report_renders_means_and_spreads(tmp_path: Path) -> None:
+    report = load("report")
+    run = {"seconds": 1.0, "hardware": "a CPU", "versions": {"torch": "2.0"}, "command": "c"}
+    cell = {"dataset": "mnist", "row": "real", "source": "mnist", "classifier": "convnet3", "recipe": "tuned"}
+    cell |= {"ipc": 10, "epochs": 1000, "images_shown": 100_000}
+    cell["runs"] = {str(i): {**run, "accuracy": value} for i, value in enumerate((0.5, 0.6, 0.7))}
+    trial = {"idea": "an idea", "data": "mnist", "verdict": "kept", "measured": "m", "hardware": "h", "torch": "2.0"}
+    trial |= {"command": "c", "rows": [{"variant": "with", "error": 0.25}]}
+    for folder, content in (("results", cell), ("tried", trial)):
+        (tmp_path / "benchmarks" / folder).mkdir(parents=True)
+        (tmp_path / "benchmarks" / folder / "one.json").write_text(json.dumps(content))
+    pages = (tmp_path / "README.md", tmp_path / "benchmarks" / "README.md")
+    for page in pages:
+        page.write_text("before <!-- results:begin -->stale<!-- results:end --> after")
+    arguments = ["--root", str(tmp_path)]
+    assert report.main([*arguments, "--check"]) == 1
+    assert report.main(arguments) == 0
+    assert report.main([*arguments, "--check"]) == 0
+    for page, wanted in zip(pages, ("60.0 ± 10.0", "| with | 0.25 |"), strict=True):
+        text = page.read_text()
+        assert wanted in text
+        assert "stale" not in text
+        assert text.startswith("before ")
+        assert text.endswith(" after")
+
+
+def test_the_readme_is_up_to_date() -> None:
+    assert load("report").main(["--check"]) == 0
