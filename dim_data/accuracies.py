@@ -122,7 +122,7 @@ def read_accuracies(card: str) -> tuple[Accuracy, ...]:
         values: dict[str, Any] = {k: arguments.get(k) for k in ("classifier", "recipe", "ipc", "epochs", "std")}
         seeds: Any = arguments.get("seeds")
         if (
-            all(isinstance(values[name], str) and len(values[name]) <= 200 for name in ("classifier", "recipe"))
+            all(_is_name(values[name]) for name in ("classifier", "recipe"))
             and all(_is_int(values[name]) and 0 < values[name] <= 1_000_000 for name in ("ipc", "epochs"))
             and all(_is_share(value) for value in (mean, values["std"]))
             and isinstance(seeds, list)
@@ -131,6 +131,10 @@ def read_accuracies(card: str) -> tuple[Accuracy, ...]:
         ):
             found.append(Accuracy(**{**values, "mean": float(mean), "seeds": tuple(seeds)}))
     return tuple(found)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 200 and value.isprintable()
 
 
 def _is_int(value: Any) -> bool:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from dim_data import hub
-from dim_data.accuracies import agree
+from dim_data.accuracies import Accuracy, agree
 from dim_data.arguments import build_parser
+from dim_data.classifiers import CLASSIFIERS
 from dim_data.distillation import distill
 from dim_data.evaluation import Evaluation, evaluate
 from dim_data.figures import save_grid
@@ -27,10 +28,12 @@ from dim_data.presets import PRESETS, DistillConfig
 from dim_data.progress import SeedBar, StageBars, interruptible
 from dim_data.publishing import publish, stated_accuracies
 from dim_data.real import LabelledImages, load_real
+from dim_data.recipes import RECIPES
 from dim_data.runs import RESULT, StoppedError
 from dim_data.sample import bundled_test_sample
+from dim_data.snapshots import MAX_BYTES
 from dim_data.specs import KNOWN_SPECS
-from dim_data.storage import resolve
+from dim_data.storage import read_json
 
 __all__ = ["main"]
 
@@ -95,13 +98,16 @@ def _distill(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    folder, _ = resolve(args.source, args.revision, None)
-    generator = Generator.from_pretrained(folder, device=args.device)
+    generator = Generator.from_pretrained(args.source, revision=args.revision, device=args.device)
     test = _test_images(generator, args.data_root, args.test, args.json)
-    chosen = [getattr(args, name) for name in ("classifier", "recipe", "ipc", "epochs", "seeds")]
-    stated = stated_accuracies(folder) if all(value is None for value in chosen) else ()
+    stated: tuple[Accuracy, ...] = ()
+    if generator.folder and all(getattr(args, n) is None for n in ("classifier", "recipe", "ipc", "epochs", "seeds")):
+        stated = stated_accuracies(generator.folder)
     results = []
     for cell in stated or (None,):
+        if cell and (cell.classifier not in CLASSIFIERS or cell.recipe not in RECIPES):
+            print(f"dim-data: passed over, no such classifier or recipe here: {str(cell)!r}", file=sys.stderr)
+            continue
         with SeedBar() as bar:
             result = evaluate(
                 generator,
@@ -117,7 +123,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         facts = {"source": args.source, **asdict(result), "mean": result.mean, "std": result.std}
         facts["test_images"] = len(test)
         line = str(result)
-        if cell is not None:
+        if cell:
             facts |= {"stated": cell.mean, "agrees": agree(cell, result)}
             line += f"; the card states {cell.mean:.2%}: {'agrees' if facts['agrees'] else 'DOES NOT AGREE'}"
         results.append(facts)
@@ -136,31 +142,28 @@ def _preview(args: argparse.Namespace) -> int:
 
 
 def _info(args: argparse.Namespace) -> int:
-    folder, commit = resolve(args.source, args.revision, None)
-    generator = Generator.from_pretrained(folder)
-    facts = {**_describe(generator, folder), "revision": commit}
-    facts["accuracies"] = [asdict(accuracy) for accuracy in stated_accuracies(folder)]
+    generator = Generator.from_pretrained(args.source, revision=args.revision)
+    facts = _describe(generator, generator.folder or Path())
     if args.json:
         print(json.dumps(facts, indent=2))
         return 0
-    spec = generator.spec
+    spec, training = generator.spec, facts["training"]
     rows = {
         "images": f"{spec.size}x{spec.size} {'grey' if spec.channels == 1 else 'RGB'}, as {spec.name}",
         "classes": f"{spec.num_classes}: {', '.join(spec.classes[:10])}{', ...' if spec.num_classes > 10 else ''}",
         "latents": generator.config.source + (f", {facts['codes']} stored" if facts["codes"] else ""),
         "network": f"{facts['architecture']}, {facts['parameters'] / 1e6:.2f} M parameters",
-        "file": f"{facts['bytes'] / 1e6:.2f} MB, {folder / hub.WEIGHTS}",
+        "file": f"{facts['bytes'] / 1e6:.2f} MB in {facts['folder']}",
         "mean, std": f"{spec.mean}, {spec.std}",
+        "commit": generator.revision,
+        # From a file that anybody may have written: repr() leaves nothing that a terminal would obey.
+        "training": ", ".join(f"{name} {training[name]!r}" for name in ("minutes", "images_shown") if name in training),
     }
-    if commit:
-        rows["commit"] = commit
-    if "training" in facts:
-        training = facts["training"]
-        rows["training"] = f"{training['minutes']} minutes on {training['device']}, {training['images_shown']} images"
     for name, value in rows.items():
-        print(f"{name:<10} {value}")
-    for accuracy in stated_accuracies(folder):
-        print(f"{'card':<10} {accuracy}")
+        if value:
+            print(f"{name:<10} {value}")
+    for accuracy in facts["accuracies"]:
+        print(f"{'card':<10} {str(Accuracy(**accuracy))!r}")
     return 0
 
 
@@ -169,8 +172,9 @@ def _pull(args: argparse.Namespace) -> int:
     Generator.from_pretrained(folder)  # or say what is wrong with it
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
-        for file in folder.iterdir():
-            hub.write_atomically(args.out / file.name, partial(shutil.copyfile, file))
+        for name in MAX_BYTES:
+            if (folder / name).is_file():
+                hub.write_atomically(args.out / name, partial(shutil.copyfile, folder / name))
         folder = args.out
     facts = {"folder": str(folder), "commit": commit}
     print(json.dumps(facts, indent=2) if args.json else f"{folder}\ncommit {commit}")
@@ -241,8 +245,11 @@ def _test_images(generator: Generator, root: str | None, test: str | None, quiet
 
 
 def _describe(generator: Generator, folder: Path) -> dict[str, Any]:
+    """What a generator that lies in ``folder`` is, JSON-ready."""
     config, spec = generator.config, generator.spec
-    facts: dict[str, Any] = {
+    training = folder / hub.TRAINING_CONFIG
+    found = read_json(training) if training.is_file() else {}
+    return {
         "name": spec.name,
         "architecture": config.architecture,
         "source": config.source,
@@ -253,11 +260,10 @@ def _describe(generator: Generator, folder: Path) -> dict[str, Any]:
         "size": spec.size,
         "channels": spec.channels,
         "folder": str(folder),
+        "revision": generator.revision,
+        "training": found if isinstance(found, dict) else {},
+        "accuracies": [asdict(accuracy) for accuracy in stated_accuracies(folder)],
     }
-    training = folder / hub.TRAINING_CONFIG
-    if training.is_file():
-        facts["training"] = json.loads(training.read_text(encoding="utf-8"))
-    return facts
 
 
 def _read_evaluations(path: Path) -> list[Evaluation]:

@@ -66,7 +66,7 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
         ipc: Images of each class in an epoch.
         transform: Maps each PIL image (RGB, or L for grey) to what the item holds; may be assigned later.
         target_transform: Maps each int label; may be assigned later.
-        seed: Any int; other seeds, other pictures.
+        seed: Any int, taken modulo 2**64; other seeds, other pictures.
         train: Present for compatibility with torchvision; only ``True`` makes sense.
         revision: Branch, tag or commit, where ``source`` is a Hub id.
         fixed: Stay in epoch 0 for ever: ``ipc * num_classes`` pictures in all.

@@ -50,7 +50,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then rename it: a reader never sees half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         write(temporary)
+        temporary.chmod(mode)  # safetensors makes files that only their owner can read
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -99,8 +102,7 @@ def pull(repo_id: str, *, revision: str | None = None, token: str | bool | None 
     if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
         with suppress(FileNotFoundError):
             folder = Path(find(local_files_only=True))
-            names = os.listdir(folder)
-            if not missing_files(names) and CARD in names:
+            if not _missing(folder) and (folder / CARD).is_file():
                 check_snapshot(folder)
                 return folder, folder.name
     try:
@@ -121,12 +123,16 @@ def pull(repo_id: str, *, revision: str | None = None, token: str | bool | None 
     return folder, folder.name
 
 
+def _missing(folder: Path) -> list[str]:
+    return missing_files([path.name for path in folder.iterdir() if path.is_file()])
+
+
 def _find_cached(find: Callable[..., str], repo_id: str, revision: str | None, error: Exception) -> tuple[Path, str]:
     """What the cache has for a revision that the Hub could not give, or why there is nothing."""
     folder = None
     with suppress(FileNotFoundError, ValueError):
         folder = Path(find(local_files_only=True))
-    if folder is not None and not missing_files(os.listdir(folder)):
+    if folder is not None and not _missing(folder):
         check_snapshot(folder)
         return folder, folder.name
     at = f" at revision {revision!r}" if revision else ""

@@ -134,7 +134,12 @@ class Passes:
         """Stand where the state was taken; several workers may each load their share, in any order."""
         epoch = check_int("epoch", state["epoch"], 0, MAX_EPOCH)
         self.pin(state["pinned"])
-        bits = np.unpackbits(np.frombuffer(bytes.fromhex(state["drawn"]), np.uint8), count=len(self._last))
+        packed = np.frombuffer(bytes.fromhex(state["drawn"]), np.uint8)
+        if len(packed) != -(-len(self._last) // 8):
+            raise ValueError(
+                f"a state's 'drawn' holds a bit for each of {len(self._last)} indices, got {8 * len(packed)}"
+            )
+        bits = np.unpackbits(packed, count=len(self._last))
         drawn = torch.from_numpy(bits).nonzero()[:, 0]
         later = self._last >= epoch
         self._last[later & self._mine()] = -1

@@ -146,6 +146,7 @@ def test_foreign_metrics_are_left_out() -> None:
         ("seeds: [0]", "seeds: [zero]"),
         ("classifier: convnet3", "classifier: [1]"),
         ("recipe: tuned, ", ""),
+        ("recipe: tuned", 'recipe: "\\x1b[31m"'),
         (f"args: {{{ARGS}}}", "args: 3"),
     ):
         metric = f"{{type: accuracy, value: 0.5, args: {{{ARGS}}}}}"

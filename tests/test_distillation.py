@@ -301,6 +301,28 @@ def test_codes_are_limited_and_stay_balanced(limit: int, counts: list[int], tmp_
     assert distill(DATA, config=config, out=tmp_path).counts.tolist() == counts
 
 
+def test_every_class_keeps_a_code(tmp_path: Path) -> None:
+    few = torch.cat([(DATA.labels == label).nonzero()[:count, 0] for label, count in enumerate((12, 12, 2))])
+    config = settings("codes", max_codes=4, first_steps=1, matching_steps=1, selections=1)
+    assert distill(DATA.subset(few), config=config, out=tmp_path).counts.tolist() == [1, 1, 1]
+
+
+def test_each_stage_has_its_rate(tmp_path: Path) -> None:
+    config = settings("paper", first_lr=3e-3, matching_lr=4e-3)
+    for count, rate in ((5, 3e-3), (15, 4e-3)):
+        steps: list[StageStep] = []
+        with pytest.raises(StoppedError):
+            distill(
+                DATA,
+                config=config,
+                out=tmp_path / str(count),
+                on_step=steps.append,
+                should_stop=lambda: len(steps) == count,  # noqa: B023
+            )
+        parts = torch.load(tmp_path / str(count) / "checkpoint.pt", weights_only=True)["states"]["main"]["parts"]
+        assert [parts[name]["param_groups"][0]["lr"] for name in ("optimiser_g", "optimiser_d")] == [rate, rate]
+
+
 def test_without_holdout_every_image_is_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     examiner = Examiner([0.5] * 3)
     monkeypatch.setattr(distillation, "evaluate", examiner)
@@ -417,18 +439,19 @@ def test_time_is_counted_over_all_sittings(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+@pytest.mark.parametrize(("at", "start"), [(("reconstruction", 11), ("pool", 1)), (("matching", 6), ("matching", 1))])
 def test_an_interruption_loses_what_came_after_the_checkpoint_alone(
-    error: type[BaseException], unbroken: Unbroken, tmp_path: Path
+    error: type[BaseException], at: tuple[str, int], start: tuple[str, int], unbroken: Unbroken, tmp_path: Path
 ) -> None:
     def interrupt(record: StageStep) -> None:
-        if (record.stage, record.step) == ("matching", 6):
+        if (record.stage, record.step) == at:
             raise error("stop")
 
     with pytest.raises(error, match="stop"):
         distill(DATA, config=settings("codes"), out=tmp_path, on_step=interrupt, checkpoint_seconds=math.inf)
     steps: list[StageStep] = []
     distill(DATA, config=settings("codes"), out=tmp_path, on_step=steps.append)
-    assert (steps[0].stage, steps[0].step) == ("matching", 1)
+    assert (steps[0].stage, steps[0].step) == start
     assert_same_run(tmp_path, unbroken("codes"))
 
 

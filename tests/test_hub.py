@@ -486,6 +486,21 @@ def test_what_is_cached_needs_no_hub(
     assert not hub.requests
 
 
+def test_a_cache_without_its_content_is_filled_again(
+    hub: HubServer, tiny_codes: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_codes.push_to_hub("alice/pets")
+    folder, commit = resolve("alice/pets", None, None)
+    (folder / "model.safetensors").resolve().unlink()
+    for revision in (commit, None):
+        assert same_weights(Generator.from_pretrained("alice/pets", revision=revision), tiny_codes)
+    (folder / "model.safetensors").resolve().unlink()
+    stop_hub(monkeypatch)
+    for revision in (commit, None):
+        with pytest.raises(FileNotFoundError, match=r"and it is not in the cache: .* Check the name and the network"):
+            Generator.from_pretrained("alice/pets", revision=revision)
+
+
 def test_main_moves_only_while_the_hub_answers(hub: HubServer, tiny_codes: Generator, other: Generator) -> None:
     tiny_codes.push_to_hub("alice/pets")
     Generator.from_pretrained("alice/pets")

@@ -304,6 +304,8 @@ def test_loading_never_loses_what_another_worker_loads_meanwhile(at: int, outer:
         ({"epoch": -1}, ValueError, "epoch must be at least 0, got -1"),
         ({"epoch": None}, TypeError, "epoch must be an int, got None"),
         ({"pinned": "5"}, TypeError, "epoch must be an int, got '5'"),
+        ({"drawn": ""}, ValueError, "'drawn' holds a bit for each of 4 indices, got 0"),
+        ({"drawn": "ff00"}, ValueError, "'drawn' holds a bit for each of 4 indices, got 16"),
     ],
 )
 def test_bad_states_raise(change: dict[str, Any], error: type[Exception], sentence: str) -> None:

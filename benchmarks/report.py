@@ -1,0 +1,115 @@
+"""Render the tables from the result files: ``python benchmarks/report.py`` (``--check`` in CI).
+
+``results/`` goes into README.md and ``tried/`` into benchmarks/README.md: everything there between
+``<!-- results:begin -->`` and ``<!-- results:end -->`` is replaced, nothing is typed by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+DATASETS = {"cifar10": "CIFAR-10", "fashion_mnist": "Fashion-MNIST", "mnist": "MNIST", "svhn": "SVHN"}
+ROW_ORDER = ("generator", "before", "stored", "real")
+
+
+def load_results(folder: Path) -> list[dict[str, Any]]:
+    """Every result file in ``folder``."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+def label(cell: dict[str, Any]) -> str:
+    """What a row of the table is called."""
+    size = f"{cell['bytes'] / 1e6:.2f} MB" if "bytes" in cell else ""
+    return {
+        "generator": f"**`{cell['source']}`** ({cell.get('latents')}, {size})",
+        "before": f"the same before matching ({cell.get('latents')})",
+        "stored": f"{cell.get('stored_images')} random real images as JPEG ({size})",
+        "real": "real images, fresh, same protocol",
+    }[cell["row"]]
+
+
+def accuracy(cell: dict[str, Any]) -> str:
+    """Mean and spread in percent, with the number of seeds where it is not three."""
+    values = [100 * run["accuracy"] for run in cell["runs"].values()]
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    seeds = "" if len(values) == 3 else f" (n={len(values)})"
+    return f"{statistics.fmean(values):.1f}{spread}{seeds}"
+
+
+def render(results: list[dict[str, Any]]) -> str:
+    """One Markdown table for each dataset, classifier and recipe."""
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for cell in results:
+        groups.setdefault((cell["dataset"], cell["classifier"], cell["recipe"]), []).append(cell)
+    parts = []
+    for key in sorted(groups, key=lambda k: (list(DATASETS).index(k[0]), k[1:])):
+        dataset, classifier, recipe = key
+        cells = groups[key]
+        budgets = sorted({cell["ipc"] for cell in cells})
+        heads = [f"ipc {ipc} ({ipc * 10} k shown)" for ipc in budgets]
+        lines = [f"**{DATASETS[dataset]}**, {classifier}, recipe `{recipe}`", ""]
+        lines += ["| trained on | " + " | ".join(heads) + " |", "|---|" + "--:|" * len(budgets)]
+        rows: dict[str, dict[int, str]] = {}
+        for cell in sorted(cells, key=lambda c: (ROW_ORDER.index(c["row"]), c["source"])):
+            rows.setdefault(label(cell), {})[cell["ipc"]] = accuracy(cell)
+        lines += [f"| {name} | " + " | ".join(row.get(i, "") for i in budgets) + " |" for name, row in rows.items()]
+        parts.append("\n".join(lines))
+    hardware = sorted({run["hardware"] for cell in results for run in cell["runs"].values()})
+    torches = sorted({run["versions"]["torch"] for cell in results for run in cell["runs"].values()})
+    notes = (
+        "Accuracy in percent on the full real test set after the last step, mean ± standard deviation over 3 seeds "
+        f"(n says where fewer). Measured on: {'; '.join(hardware)}; torch {', '.join(torches)}. Each file in "
+        "`benchmarks/results/` holds its command."
+    )
+    return "\n\n".join([*parts, notes])
+
+
+def render_tried(trials: list[dict[str, Any]]) -> str:
+    """One Markdown table for each thing that was tried."""
+    parts = []
+    for trial in trials:
+        columns = list(trial["rows"][0])
+        lines = [f"**{trial['idea']}** ({trial['data']}): {trial['verdict']}.", ""]
+        lines += ["| " + " | ".join(columns) + " |", "|---|" + "--:|" * (len(columns) - 1)]
+        lines += ["| " + " | ".join(str(row[c]) for c in columns) + " |" for row in trial["rows"]]
+        lines += ["", f"{trial['measured']}. {trial['hardware']}, torch {trial['torch']}. `{trial['command']}`"]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def replaced(text: str, tables: str) -> str:
+    """``text`` with what stands between the markers replaced by ``tables``."""
+    head, rest = text.split(BEGIN, 1)
+    return f"{head}{BEGIN}\n\n{tables}\n\n{END}{rest.split(END, 1)[1]}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Rewrite the tables; with ``--check`` only say whether they are up to date."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", type=Path, default=ROOT, help="of the repository")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if the tables are out of date")
+    args = parser.parse_args(argv)
+    benchmarks, stale = args.root / "benchmarks", []
+    for path, tables in (
+        (args.root / "README.md", render(load_results(benchmarks / "results"))),
+        (benchmarks / "README.md", render_tried(load_results(benchmarks / "tried"))),
+    ):
+        text = path.read_text(encoding="utf-8")
+        fresh = replaced(text, tables)
+        if fresh != text:
+            stale.append(path.name)
+            if not args.check:
+                path.write_text(fresh, encoding="utf-8")
+    if args.check:
+        print(f"out of date: {', '.join(stale)}; run python benchmarks/report.py" if stale else "up to date")
+    return int(args.check and bool(stale))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
