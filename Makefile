@@ -3,14 +3,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 DATA_ROOT ?=
+CONSTRAINTS ?=
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test test-oldest lint setup clean
 
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(addprefix -c ,$(CONSTRAINTS)) --editable ".[dev]"
 	touch $@
 
 demo: setup
@@ -18,6 +19,10 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# The oldest versions that pyproject.toml admits, in an environment of their own (Python 3.10 or 3.11).
+test-oldest:
+	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=tests/oldest.txt
 
 lint: setup
 	$(BIN)/ruff check .
