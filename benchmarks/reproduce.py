@@ -121,7 +121,8 @@ def main(argv: list[str] | None = None) -> Path:
     train: Generator | LabelledImages
     if args.row in ("generator", "before"):
         train = Generator.from_pretrained(source, device=device)
-        cell |= {"source": Path(source).name if args.row == "generator" else args.dataset}
+        # Of a run's before_matching/, the run's name says which generator it became.
+        cell["source"] = (Path(source).resolve().parent if args.row == "before" else Path(source)).name
         cell |= {"latents": train.config.source, "bytes": weights_path(source).stat().st_size}
         facts = weights_path(source).with_name("training_config.json")
         if facts.exists():

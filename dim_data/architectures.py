@@ -117,7 +117,7 @@ class ResidualBlock(nn.Module):
 class CompactDecoder(nn.Module):
     """A decoder that works where pixels are few: wide at the base resolution, narrow at full size.
 
-    0.28 GFLOP an image at 32x32, 0.9 M parameters; the last doubling is a pixel shuffle. Stored codes enter as
+    0.28 GFLOP an image at 32x32, 1.2 M parameters; the last doubling is a pixel shuffle. Stored codes enter as
     a map, unconditionally: a decoder told the label could paint the class instead of the picture. Noise
     enters as a vector beside a label embedding.
     """

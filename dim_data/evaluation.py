@@ -233,8 +233,8 @@ def evaluate(
 
     Args:
         train: A :class:`~dim_data.generator.Generator`, a source that
-            :meth:`~dim_data.generator.Generator.from_pretrained` takes, or real images in any form that
-            :func:`~dim_data.real.load_real` takes (the "real, same protocol" row).
+            :meth:`~dim_data.generator.Generator.from_pretrained` takes, or real images: a dataset, a pair of
+            tensors, or what :func:`~dim_data.real.load_real` read (the "real, same protocol" row).
         test: Real test images, in any form that :func:`~dim_data.real.load_real` takes.
         classifier: A name in :data:`~dim_data.classifiers.CLASSIFIERS`, or a callable from an
             :class:`~dim_data.specs.ImageSpec` to a module, such as ``lambda spec: resnet18(num_classes=10)``.

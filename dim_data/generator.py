@@ -140,7 +140,7 @@ class Generator(nn.Module):
         if len(counts) != self.spec.num_classes or not bool((counts > 0).all()):
             raise ValueError(f"codes need at least one image of each of the {self.spec.num_classes} classes")
         config = GeneratorConfig(**{**self.config.__dict__, "codes": len(labels)})
-        other = Generator(config)
+        other = _unseeded(config)
         other.decoder.load_state_dict(self.decoder.state_dict())
         other.codes.copy_(self.pack(latents)[labels.argsort(stable=True)])
         other.counts.copy_(counts)
@@ -271,7 +271,7 @@ class Generator(nn.Module):
         with torch.device("meta"):
             expected = cls(config).state_dict()
         state = read_weights(folder / hub.WEIGHTS, config, expected)
-        generator = cls(config)
+        generator = _unseeded(config)
         generator.load_state_dict(state)
         generator.revision, generator.folder = commit, folder
         generator.requires_grad_(False).eval()
@@ -316,3 +316,9 @@ class Generator(nn.Module):
                 overwrite_card=overwrite_card,
                 training_config=training_config,
             ).url
+
+
+def _unseeded(config: GeneratorConfig) -> Generator:
+    """A generator whose fresh weights will be overwritten: torch's random state stays where its user left it."""
+    with torch.random.fork_rng(devices=[]):
+        return Generator(config)

@@ -140,8 +140,7 @@ def match_labels(
         steps: Steps of the whole stage.
         batch_size: Images a step.
         match_weight: 0.01 in the paper.
-        lifetime: Steps after which a member gets fresh weights and another takes its turn; the paper's is an
-            epoch.
+        lifetime: Steps of a member's turn; before its next turn it gets fresh weights. The paper's is an epoch.
         aging_steps: SGD steps on real images that the member takes before each step; 16 in the paper.
         augmentation: One draw shared by each pair.
         device: Where to compute.
@@ -150,7 +149,7 @@ def match_labels(
     while state.step < steps:
         turn, age = divmod(state.step, lifetime)
         index = turn % len(members)
-        if age == 0:
+        if age == 0 and turn >= len(members):  # in its first turn a member is as old as the pool was made
             renew_member(pool, index)
         member = members[index]
         member.requires_grad_(True)

@@ -22,7 +22,7 @@ class Recipe:
         schedule: ``"constant"`` or ``"one-cycle"`` (a fifth of the steps to rise, then cosine).
         nesterov: Nesterov momentum.
         augmentation: Keys of :data:`dim_data.augment.AUGMENTATIONS`.
-        momentum: Of SGD.
+        momentum: Of SGD; a one-cycle schedule moves it between 0.95 and 0.85, against the rate.
         weight_decay: Of SGD.
     """
 

@@ -132,7 +132,8 @@ class Run:
             if bad:
                 raise DivergenceError(
                     f"stage {record.stage!r} diverged at step {record.step} of {record.steps}: "
-                    f"{', '.join(bad)} is not finite; {self._kept()}. A smaller learning rate may help"
+                    f"{', '.join(bad)} is not finite; {self._kept()}. "
+                    f"A smaller learning rate, in another folder, may help"
                 )
             if record.step % 10 == 0 or record.step == record.steps:
                 self.log({"stage": record.stage, "step": record.step, **record.losses})

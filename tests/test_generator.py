@@ -416,3 +416,9 @@ def test_a_missing_gpu_raises(codes_folder: Path) -> None:
 def test_repr_names_what_it_holds(tiny_codes: Generator) -> None:
     assert re.search(r"'tiny', architecture='compact', source='codes', codes=120", repr(tiny_codes))
     assert tiny_codes.nbytes > 120 * 96
+
+
+def test_loading_leaves_torchs_random_state_alone(codes_folder: Path) -> None:
+    before = torch.random.get_rng_state()
+    Generator.from_pretrained(codes_folder)
+    assert torch.equal(torch.random.get_rng_state(), before)
