@@ -30,6 +30,7 @@ from dim_data import Generator, __version__, evaluate
 from dim_data.compute import fast_dtype, resolve_device
 from dim_data.hub import WEIGHTS, write_atomically
 from dim_data.real import LabelledImages, load_real
+from dim_data.storage import resolve
 
 RESULTS = Path(__file__).with_name("results")
 ROWS = ("generator", "before", "real", "stored")
@@ -48,11 +49,8 @@ def hardware(device: torch.device) -> str:
 
 
 def weights_path(source: str) -> Path:
-    """Where a local or bundled generator's weights are."""
-    from dim_data.generator import BUNDLED
-
-    folder = Path(source) if Path(source).is_dir() else BUNDLED / source
-    return folder / WEIGHTS
+    """Where a generator's weights are."""
+    return resolve(source, None, None)[0] / WEIGHTS
 
 
 def as_sheet(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
