@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from dim_data.sample import bundled_test_sample
 from torch import nn
 from torchvision.models import resnet18
 
 from dim_data import ImageSpec, evaluate
 from dim_data.real import load_real
+from dim_data.sample import bundled_test_sample
 
 
 def torchvision_resnet18(spec: ImageSpec) -> nn.Module:

@@ -9,13 +9,13 @@ import argparse
 
 import torch
 import torch.nn.functional as F
-from dim_data.sample import bundled_test_sample
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from dim_data import DistilledDataset
 from dim_data.classifiers import ConvNet
 from dim_data.real import load_real
+from dim_data.sample import bundled_test_sample
 from dim_data.specs import KNOWN_SPECS
 
 

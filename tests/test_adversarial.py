@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, make_data, make_spec
 from torch import Tensor, nn
 
+from conftest import TINY, make_data, make_spec
 from dim_data.adversarial import (
     Discriminator,
     Extra,

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import make_spec
 
+from conftest import make_spec
 from dim_data.augment import AUGMENTATIONS, augment, augment_pair, permitted
 
 EVERY = tuple(AUGMENTATIONS)

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from conftest import TINY, make_spec
 from huggingface_hub import ModelCard
 
+from conftest import TINY, make_spec
 from dim_data import Evaluation, GeneratorConfig
 from dim_data.accuracies import Accuracy, agree, read_accuracies
 from dim_data.card import is_untouched, render_card

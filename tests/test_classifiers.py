@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_spec
 from torch import nn
 
+from conftest import make_spec
 from dim_data.classifiers import CLASSIFIERS, ConvNet, ResNet, build_classifier
 
 

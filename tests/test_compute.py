@@ -5,8 +5,8 @@ import shutil
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import make_spec
 
+from conftest import make_spec
 from dim_data import compute
 from dim_data.classifiers import ConvNet
 from dim_data.compute import autocast, compiled, fast_dtype, resolve_device

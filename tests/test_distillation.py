@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL_CLASSIFIERS, TINY, make_data, make_spec
 from PIL import Image
 
+from conftest import SMALL_CLASSIFIERS, TINY, make_data, make_spec
 from dim_data import distillation, reconstruction, runs
 from dim_data.classifiers import CLASSIFIERS
 from dim_data.distillation import distill

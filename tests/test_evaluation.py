@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_data, make_spec
 from torch import Tensor, nn
 
+from conftest import make_data, make_spec
 from dim_data import Generator, evaluation
 from dim_data.classifiers import ConvNet
 from dim_data.evaluation import ClassifierStep, Evaluation, evaluate, measure_accuracy, train_classifier

@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, make_generator, make_spec
 
+from conftest import TINY, make_generator, make_spec
 from dim_data import Generator, GeneratorConfig
 
 MEMORY = 400 << 20

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, make_generator, make_spec
 from safetensors.torch import load_file, save_file
 
+from conftest import TINY, make_generator, make_spec
 from dim_data import storage
 from dim_data.architectures import ARCHITECTURES, parse_options
 from dim_data.config import GeneratorConfig

@@ -20,10 +20,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, make_data, make_generator, make_spec
-from hub_server import Blob, HubServer, client_environment, connect, serve_hub, set_offline
 from PIL import Image
 
+from conftest import TINY, make_data, make_generator, make_spec
 from dim_data import DistillConfig, DistilledDataset, Evaluation, Generator, distill, evaluate, snapshots
 from dim_data.accuracies import Accuracy
 from dim_data.card import is_untouched
@@ -31,6 +30,7 @@ from dim_data.config import GeneratorConfig
 from dim_data.figures import sample_grid
 from dim_data.publishing import publish, stated_accuracies
 from dim_data.storage import resolve
+from hub_server import Blob, HubServer, client_environment, connect, serve_hub, set_offline
 
 RESULT = Evaluation("convnet3", "tuned", 10, 1000, (0, 1, 2), (0.66, 0.67, 0.68), 100_000, 12.0)
 

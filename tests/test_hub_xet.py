@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import HubServer, client_environment, serve_hub
 
 from dim_data import Generator
+from hub_server import HubServer, client_environment, serve_hub
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("hf_xet") is None, reason="hf_xet is not installed")
 

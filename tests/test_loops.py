@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, make_data
 from torch import nn
 
+from conftest import TINY, make_data
 from dim_data.adversarial import adversarial_parts, train_adversarial
 from dim_data.config import GeneratorConfig
 from dim_data.generator import Generator

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from dim_data.sample import bundled_test_sample
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from dim_data import DistillConfig, DistilledDataset, Generator, bundled_names, distill, evaluate
 from dim_data.classifiers import ConvNet
 from dim_data.real import load_real
+from dim_data.sample import bundled_test_sample
 from dim_data.specs import KNOWN_SPECS
 
 ROOT = os.environ.get("DIM_DATA_ROOT", "")

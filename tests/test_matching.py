@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, make_data
 from torch import Tensor, nn
 
+from conftest import TINY, make_data
 from dim_data import matching
 from dim_data.adversarial import adversarial_parts
 from dim_data.classifiers import ResNet

@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
-from conftest import make_data
 from torch import nn
 
+from conftest import make_data
 from dim_data.classifiers import ConvNet, ResNet
 from dim_data.evaluation import measure_accuracy
 from dim_data.loops import LoopState

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import make_data, make_spec
 from PIL import Image
 from torch.utils.data import IterableDataset, TensorDataset
 
+from conftest import make_data, make_spec
 from dim_data.real import LabelledImages, load_real
 from dim_data.specs import KNOWN_SPECS
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, make_data, make_spec
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
+from conftest import TINY, make_data, make_spec
 from dim_data.config import GeneratorConfig
 from dim_data.generator import Generator
 from dim_data.loops import LoopState

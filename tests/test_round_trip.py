@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from hub_server import client_environment, serve_hub
 
 QUICK = ["options.width=8", "options.top_width=4", "options.blocks=1", "first_steps=4", "matching_steps=2"]

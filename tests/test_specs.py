@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_spec
 
+from conftest import make_spec
 from dim_data.specs import KNOWN_SPECS, SIZE_RANGE, ImageSpec
 
 

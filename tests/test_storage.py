@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, make_spec
 from safetensors.torch import load_file, save_file
 
+from conftest import TINY, make_spec
 from dim_data import Generator, GeneratorConfig
 from dim_data.storage import read_header, read_json
 
