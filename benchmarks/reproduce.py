@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> Path:
         if args.row == "stored":
             train, size = stored_images(train, weights_path(source).stat().st_size, args.quality)
             cell |= {
-                "source": source,
+                "source": Path(source).name,
                 "bytes": size,
                 "stored_images": len(train),
                 "jpeg_quality": args.quality,
