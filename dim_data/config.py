@@ -15,6 +15,7 @@ __all__ = ["GeneratorConfig"]
 FORMAT = 1
 MAX_CODES = 20_000_000
 MAX_NAME = 200
+MAX_RANK = 1024
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class GeneratorConfig:
         options: The architecture's options that differ from its defaults.
         codes: How many codes are stored; 0 for noise.
         sigma: Standard deviation of the noise.
+        rank: With noise: shape it into codes by a Gaussian for each class, with so many main directions; 0 hands
+            it to the decoder as it is.
 
     Raises:
         TypeError: A field has the wrong type.
@@ -40,6 +43,7 @@ class GeneratorConfig:
     options: Mapping[str, int] = field(default_factory=dict)
     codes: int = 0
     sigma: float = 1.0
+    rank: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.spec, ImageSpec):
@@ -60,6 +64,12 @@ class GeneratorConfig:
         low, high = (self.spec.num_classes, MAX_CODES) if self.source == "codes" else (0, 0)
         if not low <= self.codes <= high:
             raise ValueError(f"a {self.source} generator stores {low} to {high} codes, got codes={self.codes}")
+        if not isinstance(self.rank, int) or isinstance(self.rank, bool) or not 0 <= self.rank <= MAX_RANK:
+            raise ValueError(f"GeneratorConfig.rank must be an int of 0 to {MAX_RANK}, got {self.rank!r}")
+        if self.rank and (self.source != "noise" or "codes" not in sources):
+            raise ValueError(
+                f"rank={self.rank} shapes noise into codes; {self.architecture!r} driven by {self.source} takes rank=0"
+            )
         if not isinstance(self.sigma, float | int) or isinstance(self.sigma, bool) or not 0 < self.sigma <= 10:
             raise ValueError(f"GeneratorConfig.sigma must be in (0, 10], got {self.sigma!r}")
 

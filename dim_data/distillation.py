@@ -86,16 +86,12 @@ def distill(
     place = resolve_device(device)
     full = load_real(data, spec, root=root)
     _check_classes(full, config)
+    # The paired stages always train a decoder of codes; noise takes their place at the end.
+    source, codes = ("codes", full.spec.num_classes) if config.first == "reconstruction" else ("noise", 0)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         generator = Generator(
-            GeneratorConfig(
-                spec=full.spec,
-                architecture=config.architecture,
-                source=config.source,
-                options=config.options,
-                codes=full.spec.num_classes if config.source == "codes" else 0,
-            )
+            GeneratorConfig(full.spec, config.architecture, source, options=config.options, codes=codes)
         ).to(place)
     identity = {
         "config": config.to_dict(),
@@ -170,10 +166,10 @@ def _stages(
             "device": device,
         }
         if paired:
-            common |= {"lr": config.first_lr, "kl_weight": config.kl_weight}
+            common["lr"] = config.first_lr
         first = (reconstruct if paired else train_adversarial)(state, train, config.first_steps, **common)
         run.drive(first, on_step, should_stop)
-        _candidate(state, _kept(train, config), device).save_pretrained(run.out / BEFORE)
+        _candidate(state, _kept(train, config), config, device).save_pretrained(run.out / BEFORE)
         run.done.append("first")
         state.step = 0
         run.save()
@@ -188,8 +184,6 @@ def _stages(
             batch_size=config.matching_batch,
             lr=config.matching_lr,
             logit_weight=config.logit_weight,
-            kl_weight=config.kl_weight,
-            prior_weight=config.prior_weight,
             augmentation=augmentation,
             device=device,
         )
@@ -218,12 +212,13 @@ def _stages(
     run.drive(matching, on_step, should_stop, look)
 
 
-def _candidate(state: LoopState, data: LabelledImages, device: torch.device) -> Generator:
-    """The averaged generator as it would be shipped, with the codes of ``data`` if it stores codes."""
+def _candidate(state: LoopState, data: LabelledImages, config: DistillConfig, device: torch.device) -> Generator:
+    """The averaged generator as it would be shipped: with the codes of ``data``, or with what remains of them."""
     average: Generator = state.parts["average"].module
-    if average.config.source == "codes":
-        return encode_all(average, state.parts["average_encoder"].module, data, device)
-    return average
+    if config.first == "adversarial":
+        return average
+    stored = encode_all(average, state.parts["average_encoder"].module, data, device)
+    return stored if config.source == "codes" else stored.forget_codes(config.rank)
 
 
 def _kept(data: LabelledImages, config: DistillConfig) -> LabelledImages:
@@ -258,7 +253,7 @@ def _score(
     some = _some(train, config.selection_images, config.seed)
     ipc = max(1, config.selection_images // (classes * 100))
     epochs = max(1, config.selection_images // (classes * ipc))
-    candidate = _candidate(state, some, device)
+    candidate = _candidate(state, some, config, device)
     score = evaluate(candidate, held_out, ipc=ipc, epochs=epochs, seeds=(config.seed,), device=device).mean
     run.scores.append({"step": step, "accuracy": score})
     run.log({"stage": "selection", "step": step, "accuracy": score})
@@ -280,7 +275,7 @@ def _finish(run: Run, full: LabelledImages, device: torch.device) -> Generator:
         state.parts["average"].module.load_state_dict(run.best["generator"])
         if run.best["encoder"] is not None:
             state.parts["average_encoder"].module.load_state_dict(run.best["encoder"])
-    result = _candidate(state, _kept(full, run.config), device)
+    result = _candidate(state, _kept(full, run.config), run.config, device)
     folder = result.save_pretrained(run.out / RESULT)
     config = run.config
     shown = config.first_steps * config.first_batch + config.matching_steps * config.matching_batch

@@ -1,7 +1,8 @@
 """The artifact in the middle: a source of latents and a decoder that turns them into labelled images.
 
 A :class:`Generator` is what distillation makes and what training uses. Its latents come from ``noise``
-(fresh normal numbers) or from stored ``codes`` (one quantised latent per training image it remembers).
+(fresh normal numbers, as they are or shaped into codes by a Gaussian for each class) or from stored ``codes``
+(one quantised latent per training image it remembers).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import math
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,9 @@ class Generator(nn.Module):
 
     codes: Tensor
     counts: Tensor
+    means: Tensor
+    factors: Tensor
+    scales: Tensor
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
@@ -57,12 +62,18 @@ class Generator(nn.Module):
         self.folder: Path | None = None
         architecture = ARCHITECTURES[config.architecture]
         options = parse_options(config.architecture, config.options)
-        decoder = architecture.decoder(config.spec, options, config.source)  # type: ignore[arg-type]
+        source = "codes" if config.rank else config.source
+        decoder = architecture.decoder(config.spec, options, source)  # type: ignore[arg-type]
         self.decoder = decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.source == "codes":
             self.code_levels: int = options.code_levels  # type: ignore[union-attr]
             self.register_buffer("codes", torch.zeros(config.codes, self._packed_width(), dtype=torch.uint8))
             self.register_buffer("counts", torch.zeros(config.spec.num_classes, dtype=torch.int64))
+        if config.rank:
+            classes, size = config.spec.num_classes, math.prod(self.decoder.latent_shape)
+            self.register_buffer("means", torch.zeros(classes, size))
+            self.register_buffer("factors", torch.zeros(classes, size, config.rank))
+            self.register_buffer("scales", torch.zeros(classes, size))
 
     @property
     def spec(self) -> ImageSpec:
@@ -78,7 +89,8 @@ class Generator(nn.Module):
         """Shown inside ``repr()``."""
         c = self.config
         where = f", revision={self.revision!r}" if self.revision else ""
-        return f"{c.spec.name!r}, architecture={c.architecture!r}, source={c.source!r}, codes={c.codes}{where}"
+        latents = f"source={c.source!r}, codes={c.codes}, rank={c.rank}"
+        return f"{c.spec.name!r}, architecture={c.architecture!r}, {latents}{where}"
 
     # Latents -----------------------------------------------------------------------------------------
 
@@ -97,9 +109,19 @@ class Generator(nn.Module):
             float32 (B, *latent_shape).
         """
         if self.config.source == "noise":
-            keys = hash_keys(seed, labels, serials)
-            return normal(keys, math.prod(self.decoder.latent_shape)) * self.config.sigma
+            keys, rank = hash_keys(seed, labels, serials), self.config.rank
+            noise = normal(keys, rank + math.prod(self.decoder.latent_shape)) * self.config.sigma
+            return self._shape(noise, labels) if rank else noise
         return self.unpack(self.codes[bank_index(labels, serials, self.counts, seed)])
+
+    def _shape(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """Noise (B, rank + D) to latents ``mean + factor @ noise[:rank] + scale * noise[rank:]`` of each class."""
+        rank, latents = self.config.rank, []
+        # A row is summed the same way in whatever batch it is; a matrix product need not be. 64 bound the memory.
+        for z, y in zip(noise.split(64), labels.split(64), strict=True):
+            along = (self.factors[y] * z[:, None, :rank]).sum(2)
+            latents.append((self.means[y] + along + self.scales[y] * z[:, rank:]).clamp(-1, 1))
+        return torch.cat([*latents, noise[:0, rank:]]).unflatten(1, self.decoder.latent_shape)
 
     @property
     def _code_bits(self) -> int:
@@ -139,12 +161,43 @@ class Generator(nn.Module):
         counts = torch.bincount(labels, minlength=self.spec.num_classes)
         if len(counts) != self.spec.num_classes or not bool((counts > 0).all()):
             raise ValueError(f"codes need at least one image of each of the {self.spec.num_classes} classes")
-        config = GeneratorConfig(**{**self.config.__dict__, "codes": len(labels)})
+        config = replace(self.config, codes=len(labels))
         other = _unseeded(config)
         other.decoder.load_state_dict(self.decoder.state_dict())
         other.codes.copy_(self.pack(latents)[labels.argsort(stable=True)])
         other.counts.copy_(counts)
         return other
+
+    @torch.no_grad()
+    def forget_codes(self, rank: int = 128) -> Generator:
+        """A new generator with the same decoder, driven by noise: the codes of each class become a Gaussian.
+
+        Mean and variances are those of the class's codes; correlations are kept along the ``rank`` directions of
+        largest variance (a factor analysis by principal components). No stored picture remains.
+
+        Args:
+            rank: At most; a latent of D numbers has D directions.
+
+        Raises:
+            ValueError: There are no codes to forget, or ``rank`` is below 1.
+        """
+        if self.config.source != "codes":
+            raise ValueError("there are no codes to forget: this generator is driven by noise already")
+        size = math.prod(self.decoder.latent_shape)
+        if rank < 1:
+            raise ValueError(f"rank must be at least 1, got {rank}")
+        rank = min(rank, size)
+        other = _unseeded(replace(self.config, source="noise", codes=0, rank=rank))
+        other.decoder.load_state_dict(self.decoder.state_dict())
+        for label, codes in enumerate(self.codes.cpu().split(self.counts.tolist())):
+            latents = self.unpack(codes).flatten(1).double()
+            mean = latents.mean(0)
+            covariance = (latents - mean).T @ (latents - mean) / len(latents)
+            variances, directions = torch.linalg.eigh(covariance)
+            factor = directions[:, -rank:] * variances[-rank:].clamp(min=0).sqrt()
+            rest = (covariance.diagonal() - factor.square().sum(1)).clamp(min=0)
+            other.means[label], other.factors[label], other.scales[label] = mean, factor, rest.sqrt()
+        return other.requires_grad_(False).eval().to(self.codes.device)
 
     # Images ------------------------------------------------------------------------------------------
 

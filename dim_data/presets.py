@@ -13,6 +13,7 @@ from dim_data.classifiers import CLASSIFIERS
 __all__ = ["PRESETS", "DistillConfig"]
 
 _POSITIVE = (
+    "rank",
     "first_steps",
     "first_batch",
     "matching_batch",
@@ -50,8 +51,7 @@ class DistillConfig:
         pool_lifetime: After an adversarial stage: steps until a member starts afresh.
         pool_aging: After an adversarial stage: SGD steps of a member before each matching step.
         logit_weight: Weight of the logit distance in matching.
-        kl_weight: Reconstruction with noise: weight of the bottleneck's divergence.
-        prior_weight: Reconstruction with noise: weight of the matching terms on sampled images.
+        rank: Reconstruction with noise: see :meth:`~dim_data.generator.Generator.forget_codes`.
         augmentation: Of the real images that encoder and decoder see; flips only where ``spec.mirror`` allows.
         pool_augmentation: Of the real images that the pool is trained on, and of matched pairs.
         discriminator_width: Adversarial: channels of the discriminator.
@@ -81,8 +81,7 @@ class DistillConfig:
     pool_lifetime: int = 1
     pool_aging: int = 0
     logit_weight: float = 0.05
-    kl_weight: float = 1e-3
-    prior_weight: float = 0.5
+    rank: int = 128
     augmentation: tuple[str, ...] = ("flip",)
     pool_augmentation: tuple[str, ...] = ("flip",)
     discriminator_width: int = 196
@@ -114,7 +113,7 @@ class DistillConfig:
         for name in ("ema", "holdout"):
             if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)!r}")
-        for name in ("logit_weight", "kl_weight", "prior_weight"):
+        for name in ("logit_weight",):
             if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a finite number of at least 0, got {getattr(self, name)!r}")
         for name in ("pool", "pool_ages", "augmentation", "pool_augmentation"):

@@ -86,6 +86,12 @@ def tiny_codes() -> Generator:
     return make_generator(GeneratorConfig(make_spec(3, 32), "compact", "codes", TINY, codes=120))
 
 
+@pytest.fixture(scope="session")
+def tiny_shaped(tiny_codes: Generator) -> Generator:
+    """The same without its codes: noise, shaped by a Gaussian for each class."""
+    return tiny_codes.forget_codes(rank=8)
+
+
 @pytest.fixture
 def noise_folder(tiny_noise: Generator, tmp_path: Path) -> Path:
     return tiny_noise.save_pretrained(tmp_path / "noise", dtype=torch.float32)

@@ -212,7 +212,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"dim-data {__version__}\n"
 
 
-def test_the_demo_trains_on_the_bundled_generator(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_trains_on_the_bundled_generator(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DIM_DATA_ROOT", raising=False)
     assert run("demo", "--epochs", 2, "--device", "cpu") == 0
     captured = capsys.readouterr()
     assert "accuracy on 1000 real test images: " in captured.out

@@ -3,10 +3,12 @@ from __future__ import annotations
 import copy
 import io
 import json
+import math
 import pickle
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from dim_data.storage import bundled_names
 SMALL: dict[str, dict[str, int]] = {"compact": TINY, "dim": {"width": 4}}
 
 
-@pytest.fixture(params=["noise", "codes"])
+@pytest.fixture(params=["noise", "codes", "shaped"])
 def tiny(request: pytest.FixtureRequest) -> Generator:
     return request.getfixturevalue(f"tiny_{request.param}")
 
@@ -172,6 +174,54 @@ def test_store_sorts_by_class_and_wants_every_class(tiny_codes: Generator) -> No
             tiny_codes.store(latents, torch.tensor(labels))
 
 
+def test_forgotten_codes_leave_their_mean_and_covariance(tiny_codes: Generator) -> None:
+    generator = tiny_codes.forget_codes(rank=10_000)
+    size = math.prod(tiny_codes.decoder.latent_shape)
+    assert generator.config == replace(tiny_codes.config, source="noise", codes=0, rank=size)
+    codes = tiny_codes.unpack(tiny_codes.codes).flatten(1).split(tiny_codes.counts.tolist())
+    for label, latents in enumerate(codes):
+        torch.testing.assert_close(generator.means[label], latents.mean(0))
+        covariance = generator.factors[label] @ generator.factors[label].T + generator.scales[label].square().diag()
+        torch.testing.assert_close(covariance, torch.cov(latents.T, correction=0), atol=1e-4, rtol=1e-3)
+
+
+def test_a_low_rank_keeps_every_variance_and_the_largest_directions(tiny_codes: Generator) -> None:
+    generator = tiny_codes.forget_codes(rank=4)
+    assert generator.factors.shape[2] == 4
+    for label, codes in enumerate(tiny_codes.codes.split(tiny_codes.counts.tolist())):
+        covariance = torch.cov(tiny_codes.unpack(codes).flatten(1).T, correction=0)
+        kept = generator.factors[label].square().sum(1) + generator.scales[label].square()
+        torch.testing.assert_close(kept, covariance.diagonal(), atol=1e-4, rtol=1e-3)
+        largest = torch.linalg.eigvalsh(covariance)[-4:]
+        torch.testing.assert_close(generator.factors[label].square().sum(0), largest, atol=1e-3, rtol=1e-2)
+
+
+def test_shaped_noise_has_the_distribution_it_was_given(tiny_shaped: Generator) -> None:
+    narrow = copy.deepcopy(tiny_shaped)
+    for part in (narrow.means, narrow.factors, narrow.scales):
+        part.mul_(0.1)  # far from the ends at -1 and 1
+    labels = torch.full((20_000,), 1)
+    latents = narrow.latents(labels, torch.arange(20_000)).flatten(1)
+    assert (latents.mean(0) - narrow.means[1]).abs().max() < 0.005
+    covariance = narrow.factors[1] @ narrow.factors[1].T + narrow.scales[1].square().diag()
+    assert (torch.cov(latents.T) - covariance).abs().max() < 0.001
+    assert tiny_shaped.latents(labels[:500], torch.arange(500)).abs().max() <= 1
+
+
+def test_there_must_be_codes_to_forget(tiny_shaped: Generator, tiny_codes: Generator) -> None:
+    with pytest.raises(ValueError, match="there are no codes to forget: this generator is driven by noise already"):
+        tiny_shaped.forget_codes()
+    with pytest.raises(ValueError, match="rank must be at least 1, got 0"):
+        tiny_codes.forget_codes(0)
+
+
+def test_a_single_code_is_remembered_by_its_mean(tiny_codes: Generator) -> None:
+    latents = torch.rand(3, *tiny_codes.decoder.latent_shape) * 2 - 1
+    stored = tiny_codes.store(latents, torch.arange(3))
+    drawn = stored.forget_codes().latents(torch.arange(3), torch.arange(3))
+    torch.testing.assert_close(drawn, stored.unpack(stored.codes), atol=1e-5, rtol=0)
+
+
 def test_noise_cannot_be_decoded_whole(tiny_noise: Generator) -> None:
     with pytest.raises(ValueError, match="only a generator with stored codes can be decoded whole"):
         tiny_noise.decode_all()
@@ -254,6 +304,11 @@ def test_bad_options_raise(architecture: Any, options: Any, error: type[Exceptio
         ({"sigma": 0}, ValueError, r"GeneratorConfig.sigma must be in \(0, 10\], got 0"),
         ({"sigma": float("nan")}, ValueError, "GeneratorConfig.sigma must be in"),
         ({"sigma": "1"}, ValueError, "GeneratorConfig.sigma must be in"),
+        ({"rank": -1}, ValueError, "GeneratorConfig.rank must be an int of 0 to 1024, got -1"),
+        ({"rank": 2.0}, ValueError, "GeneratorConfig.rank must be an int of 0 to 1024, got 2.0"),
+        ({"rank": 10**9}, ValueError, "GeneratorConfig.rank must be an int of 0 to 1024, got 1000000000"),
+        ({"rank": 4, "architecture": "dim"}, ValueError, "rank=4 shapes noise into codes; 'dim' driven by noise takes"),
+        ({"rank": 4, "source": "codes", "codes": 3}, ValueError, "'compact' driven by codes takes rank=0"),
     ],
 )
 def test_bad_configs_raise(change: dict[str, Any], error: type[Exception], sentence: str) -> None:

@@ -54,7 +54,7 @@ def test_unknown_settings_raise() -> None:
 POSITIVE = ["first_steps", "first_batch", "matching_batch", "pool_lifetime", "discriminator_width", "selection_images"]
 COUNTS = ["matching_steps", "pool_aging", "selections", "max_codes"]
 TUPLES = ["pool", "pool_ages", "augmentation", "pool_augmentation"]
-WEIGHTS = ["logit_weight", "kl_weight", "prior_weight"]
+WEIGHTS = ["logit_weight"]
 
 
 @pytest.mark.parametrize(
