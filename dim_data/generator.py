@@ -25,6 +25,7 @@ from dim_data.architectures import ARCHITECTURES, parse_options
 from dim_data.compute import autocast, resolve_device
 from dim_data.config import GeneratorConfig
 from dim_data.draws import bank_index, hash_keys, normal
+from dim_data.latents import fit_gaussian, pack, packed_width, shape_noise, unpack
 from dim_data.publishing import publish
 from dim_data.specs import ImageSpec
 from dim_data.storage import read_config, read_weights, resolve
@@ -67,10 +68,11 @@ class Generator(nn.Module):
         self.decoder = decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.source == "codes":
             self.code_levels: int = options.code_levels  # type: ignore[union-attr]
-            self.register_buffer("codes", torch.zeros(config.codes, self._packed_width(), dtype=torch.uint8))
+            width = packed_width(self._latent_size, self.code_levels)
+            self.register_buffer("codes", torch.zeros(config.codes, width, dtype=torch.uint8))
             self.register_buffer("counts", torch.zeros(config.spec.num_classes, dtype=torch.int64))
         if config.rank:
-            classes, size = config.spec.num_classes, math.prod(self.decoder.latent_shape)
+            classes, size = config.spec.num_classes, self._latent_size
             self.register_buffer("means", torch.zeros(classes, size))
             self.register_buffer("factors", torch.zeros(classes, size, config.rank))
             self.register_buffer("scales", torch.zeros(classes, size))
@@ -110,45 +112,23 @@ class Generator(nn.Module):
         """
         if self.config.source == "noise":
             keys, rank = hash_keys(seed, labels, serials), self.config.rank
-            noise = normal(keys, rank + math.prod(self.decoder.latent_shape)) * self.config.sigma
-            return self._shape(noise, labels) if rank else noise
+            noise = normal(keys, rank + self._latent_size) * self.config.sigma
+            if rank:
+                noise = shape_noise(noise, self.means, self.factors, self.scales, labels)
+            return noise.unflatten(1, self.decoder.latent_shape)
         return self.unpack(self.codes[bank_index(labels, serials, self.counts, seed)])
 
-    def _shape(self, noise: Tensor, labels: Tensor) -> Tensor:
-        """Noise (B, rank + D) to latents ``mean + factor @ noise[:rank] + scale * noise[rank:]`` of each class."""
-        rank, latents = self.config.rank, []
-        # A row is summed the same way in whatever batch it is; a matrix product need not be. 64 bound the memory.
-        for z, y in zip(noise.split(64), labels.split(64), strict=True):
-            along = (self.factors[y] * z[:, None, :rank]).sum(2)
-            latents.append((self.means[y] + along + self.scales[y] * z[:, rank:]).clamp(-1, 1))
-        return torch.cat([*latents, noise[:0, rank:]]).unflatten(1, self.decoder.latent_shape)
-
     @property
-    def _code_bits(self) -> int:
-        return next(bits for bits in (1, 2, 4, 8) if self.code_levels <= 1 << bits)
-
-    def _packed_width(self) -> int:
-        return -(-math.prod(self.decoder.latent_shape) * self._code_bits // 8)
+    def _latent_size(self) -> int:
+        return math.prod(self.decoder.latent_shape)
 
     def pack(self, latents: Tensor) -> Tensor:
-        """Quantise latents in [-1, 1], (B, *latent_shape), to stored codes, uint8 (B, packed).
-
-        A number takes 1, 2, 4 or 8 bits, the fewest that hold ``code_levels``; the first ones lie in the low bits.
-        """
-        levels = ((latents.flatten(1) + 1) / 2 * (self.code_levels - 1)).round()
-        levels = levels.clamp(0, self.code_levels - 1).to(torch.uint8)
-        per_byte = 8 // self._code_bits
-        levels = nn.functional.pad(levels, (0, -levels.shape[1] % per_byte)).unflatten(1, (-1, per_byte))
-        return (levels << self._shifts(levels.device)).sum(2, dtype=torch.uint8)
+        """Quantise latents in [-1, 1], (B, *latent_shape), to stored codes, uint8 (B, packed)."""
+        return pack(latents, self.code_levels)
 
     def unpack(self, codes: Tensor) -> Tensor:
         """Invert :meth:`pack`: uint8 (B, packed) to float32 latents (B, *latent_shape)."""
-        levels = (codes[:, :, None] >> self._shifts(codes.device)) & ((1 << self._code_bits) - 1)
-        latents = levels.flatten(1)[:, : math.prod(self.decoder.latent_shape)].float()
-        return (latents / (self.code_levels - 1) * 2 - 1).unflatten(1, self.decoder.latent_shape)
-
-    def _shifts(self, device: torch.device) -> Tensor:
-        return torch.arange(0, 8, self._code_bits, dtype=torch.uint8, device=device)
+        return unpack(codes, self.code_levels, self._latent_size).unflatten(1, self.decoder.latent_shape)
 
     @torch.no_grad()
     def store(self, latents: Tensor, labels: Tensor) -> Generator:
@@ -172,31 +152,24 @@ class Generator(nn.Module):
     def forget_codes(self, rank: int = 128) -> Generator:
         """A new generator with the same decoder, driven by noise: the codes of each class become a Gaussian.
 
-        Mean and variances are those of the class's codes; correlations are kept along the ``rank`` directions of
-        largest variance (a factor analysis by principal components). No stored picture remains.
+        No stored picture remains, only what :func:`~dim_data.latents.fit_gaussian` keeps.
 
         Args:
-            rank: At most; a latent of D numbers has D directions.
+            rank: Directions along which correlations are kept, at most; a latent of D numbers has D.
 
         Raises:
             ValueError: There are no codes to forget, or ``rank`` is below 1.
         """
         if self.config.source != "codes":
             raise ValueError("there are no codes to forget: this generator is driven by noise already")
-        size = math.prod(self.decoder.latent_shape)
         if rank < 1:
             raise ValueError(f"rank must be at least 1, got {rank}")
-        rank = min(rank, size)
+        rank = min(rank, self._latent_size)
         other = _unseeded(replace(self.config, source="noise", codes=0, rank=rank))
         other.decoder.load_state_dict(self.decoder.state_dict())
         for label, codes in enumerate(self.codes.cpu().split(self.counts.tolist())):
-            latents = self.unpack(codes).flatten(1).double()
-            mean = latents.mean(0)
-            covariance = (latents - mean).T @ (latents - mean) / len(latents)
-            variances, directions = torch.linalg.eigh(covariance)
-            factor = directions[:, -rank:] * variances[-rank:].clamp(min=0).sqrt()
-            rest = (covariance.diagonal() - factor.square().sum(1)).clamp(min=0)
-            other.means[label], other.factors[label], other.scales[label] = mean, factor, rest.sqrt()
+            fitted = fit_gaussian(self.unpack(codes).flatten(1), rank)
+            other.means[label], other.factors[label], other.scales[label] = fitted
         return other.requires_grad_(False).eval().to(self.codes.device)
 
     # Images ------------------------------------------------------------------------------------------
