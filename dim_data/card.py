@@ -15,7 +15,7 @@ from dim_data.specs import KNOWN_SPECS
 
 __all__ = ["is_untouched", "render_card"]
 
-PROJECT = "https://github.com/dim-data/dim_data"
+PROJECT = "https://pypi.org/project/dim-data"
 PAPER = "2303.04707"
 ORIGINS = {
     "cifar10": ("CIFAR-10", "uoft-cs/cifar10"),
@@ -36,7 +36,7 @@ to train classifiers on in place of the real ones, new ones in every epoch.
 ## Use
 
 ```python
-from dim_data import DistilledDataset  # pip install git+{project}
+from dim_data import DistilledDataset  # pip install dim-data
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 transform = Compose([ToTensor(), Normalize({mean}, {std})])

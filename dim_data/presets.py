@@ -95,6 +95,8 @@ class DistillConfig:
     def __post_init__(self) -> None:
         if self.first not in ("adversarial", "reconstruction"):
             raise ValueError(f"first must be 'adversarial' or 'reconstruction', got {self.first!r}")
+        if self.source not in ("noise", "codes"):
+            raise ValueError(f"source must be 'noise' or 'codes', got {self.source!r}")
         if self.first == "reconstruction" and self.architecture == "dim":
             raise ValueError("architecture 'dim' is trained by first='adversarial'; reconstruction needs 'compact'")
         if self.first == "adversarial" and self.source == "codes":

@@ -763,11 +763,6 @@ ONE_LESS = torch.cat([(DATA.labels != 2).nonzero()[:, 0], torch.tensor([2])])
     [
         ({"config": "best"}, ValueError, r"unknown preset 'best': choose from \['default', 'noise', 'paper'\]"),
         ({"config": settings("codes", architecture="gan")}, ValueError, "unknown architecture 'gan'"),
-        (
-            {"config": settings("codes", source="dream")},
-            ValueError,
-            "takes its latents from noise or codes, not 'dream'",
-        ),
         ({"config": settings("codes", options={"depth": 3})}, ValueError, "'compact' has no option 'depth'"),
         ({"config": settings("codes", options={"width": 8.0})}, TypeError, "option 'width' .* must be an int, got 8.0"),
         ({"config": settings("codes", options=[8])}, TypeError, "options must be a mapping"),

@@ -82,6 +82,8 @@ WEIGHTS = ["logit_weight"]
         ("pool_augmentation", ("rotate",), "unknown name 'rotate': choose from"),
         ("seed", 0.5, "seed must be an int, got 0.5"),
         ("seed", None, "seed must be an int, got None"),
+        ("source", "dream", "source must be 'noise' or 'codes', got 'dream'"),
+        ("rank", 0, "rank must be a positive int, got 0"),
         ("first", "diffusion", "first must be 'adversarial' or 'reconstruction', got 'diffusion'"),
         ("first", "adversarial", "stored codes come from first='reconstruction'; an adversarial generator draws noise"),
         ("architecture", "dim", "architecture 'dim' is trained by first='adversarial'; reconstruction needs 'compact'"),
