@@ -28,7 +28,7 @@ def label(cell: dict[str, Any]) -> str:
     size = f"{cell['bytes'] / 1e6:.2f} MB" if "bytes" in cell else ""
     return {
         "generator": f"**`{cell['source']}`** ({cell.get('latents')}, {size})",
-        "before": f"the same before matching ({cell.get('latents')})",
+        "before": f"`{cell['source']}` before matching ({cell.get('latents')})",
         "stored": f"{cell.get('stored_images')} random real images as JPEG ({size})",
         "real": "real images, fresh, same protocol",
     }[cell["row"]]
