@@ -151,7 +151,9 @@ def _info(args: argparse.Namespace) -> int:
     rows = {
         "images": f"{spec.size}x{spec.size} {'grey' if spec.channels == 1 else 'RGB'}, as {spec.name}",
         "classes": f"{spec.num_classes}: {', '.join(spec.classes[:10])}{', ...' if spec.num_classes > 10 else ''}",
-        "latents": generator.config.source + (f", {facts['codes']} stored" if facts["codes"] else ""),
+        "latents": f"codes, {facts['codes']} stored"
+        if facts["codes"]
+        else "noise" + (f", shaped by a Gaussian of rank {facts['rank']} for each class" if facts["rank"] else ""),
         "network": f"{facts['architecture']}, {facts['parameters'] / 1e6:.2f} M parameters",
         "file": f"{facts['bytes'] / 1e6:.2f} MB in {facts['folder']}",
         "mean, std": f"{spec.mean}, {spec.std}",
@@ -254,6 +256,7 @@ def _describe(generator: Generator, folder: Path) -> dict[str, Any]:
         "architecture": config.architecture,
         "source": config.source,
         "codes": config.codes,
+        "rank": config.rank,
         "parameters": sum(p.numel() for p in generator.parameters()),
         "bytes": (folder / hub.WEIGHTS).stat().st_size,
         "classes": spec.num_classes,
