@@ -95,7 +95,7 @@ class ImageSpec:
         """Read a mapping made by :meth:`to_dict`; unknown or missing keys raise ``ValueError``."""
         fields = set(cls.__dataclass_fields__)
         if not isinstance(values, Mapping) or set(values) != fields:
-            found = sorted(map(str, values)) if isinstance(values, Mapping) else values
+            found = sorted(map(str, values)) if isinstance(values, Mapping) else repr(values)
             raise ValueError(f"an image spec has the keys {sorted(fields)}, got {found}")
         arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**arguments)
