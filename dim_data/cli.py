@@ -206,7 +206,8 @@ def _push(args: argparse.Namespace) -> int:
 def _demo(args: argparse.Namespace) -> int:
     generator = Generator.from_pretrained("cifar10", device=args.device)
     test = _test_images(generator, args.data_root, None, quiet=False)
-    print(f"training ConvNet-3 on pictures from a generator of {generator.nbytes / 1e6:.1f} MB; no real image is read")
+    size = _describe(generator, generator.folder or Path())["bytes"]
+    print(f"training ConvNet-3 on pictures from a generator of {size / 1e6:.1f} MB; no real image is read")
     with SeedBar() as bar:
         result = evaluate(
             generator, test, ipc=10, epochs=args.epochs, seeds=(0,), device=args.device, on_step=bar.advance
