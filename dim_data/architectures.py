@@ -18,7 +18,15 @@ from torch import Tensor, nn
 
 from dim_data.specs import ImageSpec
 
-__all__ = ["ARCHITECTURES", "Architecture", "CompactDecoder", "DimDecoder", "base_size", "parse_options"]
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "CompactDecoder",
+    "DimDecoder",
+    "DoublingConv",
+    "base_size",
+    "parse_options",
+]
 
 
 def _bounded(default: int, low: int, high: int) -> Any:
@@ -114,10 +122,25 @@ class ResidualBlock(nn.Module):
         return x + 0.3 * self.second(F.leaky_relu(self.first(F.leaky_relu(x, 0.2)), 0.2))
 
 
+class DoublingConv(nn.Conv2d):
+    """A 3x3 convolution of an image doubled by nearest neighbour, without making the doubled image.
+
+    Two of its neighbouring inputs are always equal, so their weights may be added up first: a transposed 4x4
+    convolution of stride 2, with 4/9 of the multiplications.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) to (B, outputs, 2 H, 2 W)."""
+        kernel = self.weight.flip(2, 3).transpose(0, 1)
+        kernel = F.pad(kernel, (0, 1, 0, 0)) + F.pad(kernel, (1, 0, 0, 0))
+        kernel = F.pad(kernel, (0, 0, 0, 1)) + F.pad(kernel, (0, 0, 1, 0))
+        return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
+
+
 class CompactDecoder(nn.Module):
     """A decoder that works where pixels are few: wide at the base resolution, narrow at full size.
 
-    0.28 GFLOP an image at 32x32, 1.2 M parameters; the last doubling is a pixel shuffle. Stored codes enter as
+    0.25 GFLOP an image at 32x32, 1.2 M parameters; the last doubling is a pixel shuffle. Stored codes enter as
     a map, unconditionally: a decoder told the label could paint the class instead of the picture. Noise
     enters as a vector beside a label embedding.
     """
@@ -141,11 +164,8 @@ class CompactDecoder(nn.Module):
         size = base
         while size < spec.size // 2:
             narrow = max(top, width // 2)
-            layers += [
-                nn.Upsample(scale_factor=2),
-                nn.Conv2d(width, narrow, 3, padding=1),
-                ResidualBlock(narrow),
-            ]
+            # Weights are named by their place in this list, and files count a doubling as a layer of its own.
+            layers += [nn.Identity(), DoublingConv(width, narrow, 3, padding=1), ResidualBlock(narrow)]
             width, size = narrow, size * 2
         layers += [nn.LeakyReLU(0.2), nn.Conv2d(width, 4 * top, 3, padding=1), nn.PixelShuffle(2)]
         layers += [nn.LeakyReLU(0.2), nn.Conv2d(top, top, 3, padding=1)]

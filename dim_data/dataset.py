@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from dim_data.cache import PictureCache
 from dim_data.compute import resolve_device
 from dim_data.generator import Generator
 from dim_data.passes import Passes, check_int, check_state
@@ -72,6 +73,8 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
         fixed: Stay in epoch 0 for ever: ``ipc * num_classes`` pictures in all.
         device: Where pictures are made; ``None`` means the CPU. A GPU serves the main process only.
         token: Hub access token, for private repositories.
+        cache: Keep each decoded picture of a generator with stored codes in memory that all workers share, so that
+            none is decoded twice: the same pictures, faster; see :class:`~dim_data.cache.PictureCache`.
 
     Attributes:
         generator: The :class:`Generator`, on ``device``.
@@ -81,8 +84,10 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
 
     Raises:
         FileNotFoundError: No such source.
+        MemoryError: ``cache``, and the system has too little shared memory for it.
         TypeError: ``ipc`` or ``seed`` is not an int.
-        ValueError: ``ipc`` is below 1, or ``train=False``: synthetic images are no test set.
+        ValueError: ``ipc`` is below 1, ``train=False``: synthetic images are no test set, or ``cache`` with a
+            generator driven by noise.
     """
 
     def __init__(
@@ -98,6 +103,7 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
         fixed: bool = False,
         device: str | torch.device | None = None,
         token: str | bool | None = None,
+        cache: bool = False,
     ) -> None:
         if not train:
             raise ValueError(
@@ -108,6 +114,8 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
         self.seed, self.fixed = check_int("seed", seed), fixed
         self.device = resolve_device("cpu" if device is None else device)
         self.generator = open_source(source, revision, self.device, token)
+        on_cpu = self.device.type == "cpu"
+        self._painter = PictureCache(self.generator, shared=on_cpu) if cache else self.generator
         self.transform, self.target_transform = transform, target_transform
         self.source = self.spec.name if isinstance(source, Generator) else str(source)
         self._passes = Passes(len(self))
@@ -202,7 +210,7 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
         """Pictures (B, H, W, 3), or (B, H, W) if grey, of ``indices`` (B,) in ``epochs`` (B,)."""
         slots = torch.div(indices, self.spec.num_classes, rounding_mode="floor")
         labels = indices % self.spec.num_classes
-        images = self.generator.synthesize(labels, epochs * self.ipc + slots, self.seed)
+        images = self._painter.synthesize(labels, epochs * self.ipc + slots, self.seed)
         array = images.cpu().permute(0, 2, 3, 1).contiguous().numpy()
         return array[..., 0] if self.spec.channels == 1 else array
 

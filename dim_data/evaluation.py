@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dim_data.augment import augment
+from dim_data.cache import PictureCache
 from dim_data.classifiers import build_classifier
 from dim_data.compute import autocast, compiled, resolve_device
 from dim_data.draws import bank_index
@@ -85,19 +86,13 @@ class ClassifierStep:
 Fetch = Callable[[Tensor, Tensor, int], Tensor]
 
 
-def _image_source(train: Generator | LabelledImages, shown: int) -> Fetch:
-    """(labels, serials, seed) -> uint8 images on their device; a bank of codes is decoded once if that is less."""
+def _image_source(train: Generator | LabelledImages) -> Fetch:
+    """(labels, serials, seed) -> uint8 images on their device; no code is decoded twice."""
     if isinstance(train, Generator):
-        if train.config.source == "noise" or train.config.codes > shown:
-            return train.synthesize
-        labels = torch.repeat_interleave(train.counts)
-        # With seed and serials arbitrary, rows in storage order are what a bank needs.
-        images = train.decode_all()
-    else:
-        order = train.labels.argsort(stable=True)
-        images, labels = train.images[order], train.labels[order]
-    spec = train.spec
-    counts = torch.bincount(labels, minlength=spec.num_classes)
+        return train.synthesize if train.config.source == "noise" else PictureCache(train).synthesize
+    order = train.labels.argsort(stable=True)
+    images, labels = train.images[order], train.labels[order]
+    counts = torch.bincount(labels, minlength=train.spec.num_classes)
     if not bool((counts > 0).all()):
         raise ValueError("the training images lack a class that the spec names")
     return lambda y, n, seed: images[bank_index(y.to(images.device), n.to(images.device), counts, seed)]
@@ -150,7 +145,7 @@ def train_classifier(
     device = resolve_device(device)
     return _train(
         model,
-        _image_source(train, ipc * epochs * train.spec.num_classes),
+        _image_source(train),
         train.spec,
         recipe,
         ipc,
@@ -269,7 +264,7 @@ def evaluate(
     chosen = recipe_for(recipe, train.spec, ipc)
     shown = ipc * epochs * train.spec.num_classes
     started, accuracies = time.monotonic(), []
-    fetch = _image_source(train, shown * len(seeds))
+    fetch = _image_source(train)
     for seed in seeds:
         with torch.random.fork_rng():
             torch.manual_seed(seed)

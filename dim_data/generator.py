@@ -201,11 +201,14 @@ class Generator(nn.Module):
         Raises:
             IndexError: A label is outside [0, num_classes).
         """
-        device = next(self.decoder.parameters()).device
+        labels = self.check_labels(labels)
+        return self._render(self.latents(labels, serials.to(labels.device), seed), labels)
+
+    def check_labels(self, labels: Tensor) -> Tensor:
+        """``labels`` on the generator's device; ``IndexError`` if one is outside [0, num_classes)."""
         if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < self.spec.num_classes):
             raise IndexError(f"labels must lie in [0, {self.spec.num_classes}), got up to {int(labels.max())}")
-        labels, serials = labels.to(device), serials.to(device)
-        return self._render(self.latents(labels, serials, seed), labels)
+        return labels.to(next(self.decoder.parameters()).device)
 
     @torch.no_grad()
     def _render(self, latents: Tensor, labels: Tensor) -> Tensor:
@@ -231,21 +234,21 @@ class Generator(nn.Module):
             self.train(training)
         return images
 
-    def decode_all(self, batch_size: int = 1024) -> Tensor:
-        """Every stored code as a picture, uint8 (codes, C, H, W), sorted by class.
+    def decode(self, rows: Tensor, batch_size: int = 1024) -> Tensor:
+        """The pictures of stored codes, uint8 (B, C, H, W), on the generator's device.
+
+        Args:
+            rows: int64 (B,), places in the bank of codes, which is sorted by class.
+            batch_size: Codes unpacked at once.
 
         Raises:
-            ValueError: The generator is driven by noise, which has no end.
+            ValueError: The generator is driven by noise and stores nothing.
         """
         if self.config.source != "codes":
-            raise ValueError("only a generator with stored codes can be decoded whole; this one draws noise")
-        labels = torch.repeat_interleave(self.counts)
-        return torch.cat(
-            [
-                self._render(self.unpack(codes), y)
-                for codes, y in zip(self.codes.split(batch_size), labels.split(batch_size), strict=True)
-            ]
-        )
+            raise ValueError("only a generator with stored codes can decode them; this one draws noise")
+        labels = torch.repeat_interleave(self.counts)[rows.to(self.counts.device)]
+        parts = zip(self.codes[rows.to(self.codes.device)].split(batch_size), labels.split(batch_size), strict=True)
+        return torch.cat([self._render(self.unpack(codes), y) for codes, y in parts])
 
     # Files -------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dim_data.cache import PictureCache
 from dim_data.compute import resolve_device
 from dim_data.dataset import open_source
 from dim_data.draws import hash_keys, permute
@@ -31,8 +32,8 @@ class DistilledLoader:
     """Iterate over ``(images, labels)`` batches of a distilled image set; each ``iter()`` is a new epoch.
 
     The pictures are those of :class:`~dim_data.dataset.DistilledDataset` with the same source, ``ipc``, seed
-    and epoch. No worker processes and no stored images or order: memory holds the generator and one batch,
-    whatever ``ipc`` is. Iterators may run side by side; each keeps the epoch it began with.
+    and epoch. No worker processes, and unless ``cache`` says so no stored images or order: memory holds the
+    generator and one batch, whatever ``ipc`` is. Iterators may run side by side; each keeps the epoch it began with.
 
     Args:
         source: A :class:`Generator`, a folder, a bundled name such as ``"cifar10"`` or a Hub id.
@@ -47,6 +48,8 @@ class DistilledLoader:
         revision: Branch, tag or commit, where ``source`` is a Hub id.
         token: Hub access token, for private repositories.
         dtype: ``torch.uint8``, or a floating-point type for images in [0, 1]; un-normalised.
+        cache: Keep each decoded picture of a generator with stored codes, on ``device``, so that none is decoded
+            twice: the same pictures, faster; see :class:`~dim_data.cache.PictureCache` for the memory it takes.
 
     Attributes:
         generator: The :class:`Generator`, on ``device``.
@@ -55,7 +58,7 @@ class DistilledLoader:
         FileNotFoundError: No such source.
         RuntimeError: CUDA is asked for and there is none.
         TypeError: ``batch_size``, ``ipc``, ``seed`` or ``dtype`` has the wrong type.
-        ValueError: ``batch_size`` or ``ipc`` is below 1.
+        ValueError: ``batch_size`` or ``ipc`` is below 1, or ``cache`` with a generator driven by noise.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class DistilledLoader:
         revision: str | None = None,
         token: str | bool | None = None,
         dtype: torch.dtype = torch.float32,
+        cache: bool = False,
     ) -> None:
         self.batch_size, self.ipc = check_int("batch_size", batch_size, 1), check_int("ipc", ipc, 1)
         if not isinstance(dtype, torch.dtype) or not (dtype.is_floating_point or dtype == torch.uint8):
@@ -79,6 +83,7 @@ class DistilledLoader:
         self.seed, self.shuffle, self.drop_last = check_int("seed", seed), shuffle, drop_last
         self.device, self.dtype, self.transform = resolve_device(device), dtype, transform
         self.generator = open_source(source, revision, self.device, token)
+        self._painter = PictureCache(self.generator) if cache else self.generator
         self._cursor = _Cursor(0)
 
     @property
@@ -132,7 +137,7 @@ class DistilledLoader:
             indices = permute(indices, torch.full_like(indices, total), keys)
         labels = indices % self.spec.num_classes
         serials = epoch * self.ipc + torch.div(indices, self.spec.num_classes, rounding_mode="floor")
-        images = self.generator.synthesize(labels, serials, self.seed)
+        images = self._painter.synthesize(labels, serials, self.seed)
         if self.dtype != torch.uint8:
             images = images.to(self.dtype).div_(255)
         return images, labels.to(self.device)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import TINY, make_generator, make_spec
 from dim_data import storage
-from dim_data.architectures import ARCHITECTURES, parse_options
+from dim_data.architectures import ARCHITECTURES, DoublingConv, parse_options
 from dim_data.config import GeneratorConfig
 from dim_data.generator import CHUNK, Generator
 from dim_data.storage import bundled_names
@@ -154,7 +154,7 @@ def test_packed_codes_come_back_within_half_a_level(levels: int, size: int) -> N
 
 
 def test_one_round_shows_every_stored_picture_once(tiny_codes: Generator) -> None:
-    every = tiny_codes.decode_all(batch_size=50)
+    every = tiny_codes.decode(torch.arange(120), batch_size=50)
     assert every.shape == (120, 3, 32, 32)
     for label in range(3):
         labels = torch.full((40,), label)
@@ -223,11 +223,23 @@ def test_a_single_code_is_remembered_by_its_mean(tiny_codes: Generator) -> None:
 
 
 def test_noise_cannot_be_decoded_whole(tiny_noise: Generator) -> None:
-    with pytest.raises(ValueError, match="only a generator with stored codes can be decoded whole"):
-        tiny_noise.decode_all()
+    with pytest.raises(ValueError, match="only a generator with stored codes can decode them"):
+        tiny_noise.decode(torch.arange(2))
 
 
 # Architectures ---------------------------------------------------------------------------------------
+
+
+def test_a_doubling_convolution_convolves_the_doubled_image(device: torch.device) -> None:
+    layer = DoublingConv(5, 7, 3, padding=1, device=device, dtype=torch.float64)
+    x = torch.randn(2, 5, 6, 9, device=device, dtype=torch.float64, requires_grad=True)
+    doubled = torch.nn.functional.interpolate(x, scale_factor=2)
+    wanted = torch.nn.functional.conv2d(doubled, layer.weight, layer.bias, padding=1)
+    torch.testing.assert_close(layer(x), wanted)
+    inputs = (x, layer.weight, layer.bias)
+    found = torch.autograd.grad(layer(x).square().sum(), inputs)
+    for one, other in zip(found, torch.autograd.grad(wanted.square().sum(), inputs), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize(("channels", "classes"), [(1, 2), (3, 10), (3, 100)])

@@ -1,0 +1,74 @@
+"""Decoded pictures kept in memory, so that a generator with stored codes decodes each of them once."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dim_data.draws import bank_index
+from dim_data.generator import Generator
+
+__all__ = ["PictureCache"]
+
+SHARED = Path("/dev/shm")  # where Linux keeps what processes share; small in most containers
+
+
+class PictureCache:
+    """Synthesize as a generator with stored codes does, bit for bit, but decode no code twice.
+
+    A picture is decoded when it is first asked for. Memory grows to one byte for each pixel and channel of each
+    code: 154 MB for 50,000 codes of 32x32 RGB.
+
+    Args:
+        generator: Its ``config.source`` is ``"codes"``.
+        shared: Let worker processes, forked or spawned, fill and read one cache together (on the CPU).
+
+    Raises:
+        MemoryError: ``shared``, and the system has too little shared memory.
+        ValueError: The generator is driven by noise: no picture ever comes again.
+    """
+
+    def __init__(self, generator: Generator, *, shared: bool = False) -> None:
+        if generator.config.source != "codes":
+            raise ValueError(
+                "a cache needs stored codes; this generator is driven by noise, and no picture of it ever comes "
+                "again: leave out cache=True, or freeze one set by DistilledDataset(..., fixed=True)"
+            )
+        self.generator = generator
+        spec, codes = generator.spec, generator.codes
+        shape = (len(codes), spec.channels, spec.size, spec.size)
+        if shared:
+            _check_shared_memory(math.prod(shape) + len(codes))
+        self._pictures = torch.empty(shape, dtype=torch.uint8, device=codes.device)
+        self._known = torch.zeros(len(codes), dtype=torch.bool, device=codes.device)
+        if shared:
+            self._pictures.share_memory_()
+            self._known.share_memory_()
+
+    def synthesize(self, labels: Tensor, serials: Tensor, seed: int = 0) -> Tensor:
+        """What :meth:`Generator.synthesize <dim_data.generator.Generator.synthesize>` returns for these arguments."""
+        generator = self.generator
+        labels = generator.check_labels(labels)
+        rows = bank_index(labels, serials.to(labels.device), generator.counts, seed)
+        missing = rows[~self._known[rows]].unique()
+        if len(missing):
+            self._pictures[missing] = generator.decode(missing)
+            self._known[missing] = True  # last: another process may look at any moment
+        return self._pictures[rows]
+
+
+def _check_shared_memory(wanted: int) -> None:
+    """A process that writes past the end of shared memory is killed without a word; ask first."""
+    if not SHARED.is_dir():
+        return
+    stat = os.statvfs(SHARED)
+    free = stat.f_bavail * stat.f_frsize
+    if wanted > free:
+        raise MemoryError(
+            f"cache=True needs {wanted / 1e6:.0f} MB of shared memory and {SHARED} has {free / 1e6:.0f} MB left: "
+            f"enlarge it (docker run --shm-size=1g), or leave out cache=True"
+        )
