@@ -1,7 +1,7 @@
 """Render the tables from the result files: ``python benchmarks/report.py`` (``--check`` in CI).
 
-``results/`` goes into README.md and ``tried/`` into benchmarks/README.md: everything there between
-``<!-- results:begin -->`` and ``<!-- results:end -->`` is replaced, nothing is typed by hand.
+``results/`` goes into README.md, ``tried/`` into benchmarks/README.md and ``speed/`` into both: everything between
+``<!-- NAME:begin -->`` and ``<!-- NAME:end -->`` is replaced, nothing is typed by hand.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+from speed_tables import render_details, render_summary
+
 ROOT = Path(__file__).resolve().parent.parent
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 DATASETS = {"cifar10": "CIFAR-10", "fashion_mnist": "Fashion-MNIST", "mnist": "MNIST", "svhn": "SVHN"}
 ROW_ORDER = ("generator", "before", "stored", "real")
 
@@ -83,10 +86,11 @@ def render_tried(trials: list[dict[str, Any]]) -> str:
     return "\n\n".join(parts)
 
 
-def replaced(text: str, tables: str) -> str:
-    """``text`` with what stands between the markers replaced by ``tables``."""
-    head, rest = text.split(BEGIN, 1)
-    return f"{head}{BEGIN}\n\n{tables}\n\n{END}{rest.split(END, 1)[1]}"
+def replaced(text: str, name: str, tables: str) -> str:
+    """``text`` with what stands between the markers of ``name`` replaced by ``tables``."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    head, rest = text.split(begin, 1)
+    return f"{head}{begin}\n\n{tables}\n\n{end}{rest.split(end, 1)[1]}"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -96,12 +100,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="exit with 1 if the tables are out of date")
     args = parser.parse_args(argv)
     benchmarks, stale = args.root / "benchmarks", []
+    speed = {path.stem: json.loads(path.read_text()) for path in sorted((benchmarks / "speed").glob("*.json"))}
     for path, tables in (
-        (args.root / "README.md", render(load_results(benchmarks / "results"))),
-        (benchmarks / "README.md", render_tried(load_results(benchmarks / "tried"))),
+        (
+            args.root / "README.md",
+            {"results": render(load_results(benchmarks / "results")), "speed": render_summary(speed)},
+        ),
+        (
+            benchmarks / "README.md",
+            {"tried": render_tried(load_results(benchmarks / "tried")), "speed": render_details(speed)},
+        ),
     ):
-        text = path.read_text(encoding="utf-8")
-        fresh = replaced(text, tables)
+        text = fresh = path.read_text(encoding="utf-8")
+        for name, content in tables.items():
+            fresh = replaced(fresh, name, content)
         if fresh != text:
             stale.append(path.name)
             if not args.check:

@@ -57,7 +57,6 @@ def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, mix: 
     """``mean((|grad of the score| - 1)^2)`` at points between real and fake images.
 
     The gradient is with respect to images in [-1, 1], the scale that the paper's weight of 10 is meant for.
-    Computed in float32: a second derivative through bfloat16 roundings is noise.
 
     Args:
         discriminator: Images (B, C, H, W) to (scores, class logits).
@@ -67,7 +66,7 @@ def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, mix: 
     """
     points = (mix * real + (1 - mix) * fake).detach().requires_grad_(True)
     scores, _ = discriminator(points)
-    (gradient,) = torch.autograd.grad(scores.sum(), points, create_graph=True)
+    (gradient,) = torch.autograd.grad(scores.float().sum(), points, create_graph=True)
     return ((gradient / 2).flatten(1).norm(dim=1) - 1).square().mean()
 
 
@@ -78,7 +77,7 @@ def adversarial_parts(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         discriminator = Discriminator(generator.spec, width)
-    discriminator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    discriminator.to(device)  # not channels last: LayerNorm would have to turn it back at each layer
     generator.train().requires_grad_(True)
     return LoopState(
         {
@@ -113,7 +112,7 @@ def adversarial_step(
     discriminator.requires_grad_(False)
     with autocast(device):
         fake = generator.sample(labels, state.rng)
-        scores, logits = discriminator(fake)
+        scores, logits = discriminator(fake.contiguous())
     score, class_loss = -scores.float().mean(), F.cross_entropy(logits.float(), labels)
     loss, terms = score + class_loss, {"generator": score.item(), "generator_class": class_loss.item()}
     if extra is not None:
@@ -125,13 +124,14 @@ def adversarial_step(
     discriminator.requires_grad_(True)
     with torch.no_grad(), autocast(device):
         fake = generator.sample(labels, state.rng)
-    fake = fake.float()
+    # The critic keeps its own memory format, whatever the images come in.
+    images, fake = images.contiguous(), fake.float().contiguous()
+    mix = torch.rand(len(images), 1, 1, 1, generator=state.rng).to(device)
     with autocast(device):
         (real_scores, real_logits), (fake_scores, _) = discriminator(images), discriminator(fake)
+        penalty = gradient_penalty(discriminator, images, fake, mix)
     distance = real_scores.float().mean() - fake_scores.float().mean()
     class_loss = F.cross_entropy(real_logits.float(), labels)
-    mix = torch.rand(len(images), 1, 1, 1, generator=state.rng).to(device)
-    penalty = gradient_penalty(discriminator, images, fake, mix)
     _apply(state.parts["optimiser_d"], class_loss - distance + PENALTY_WEIGHT * penalty)
     return terms | {"distance": distance.item(), "class": class_loss.item(), "penalty": penalty.item()}
 

@@ -1,0 +1,181 @@
+"""The result files of ``speed.py`` as Markdown: a short table for README.md, long ones for benchmarks/README.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+TITLES = {
+    "loader": "Loaders",
+    "training": "Training",
+    "generator": "Generators",
+    "distilling": "Distilling",
+    "growth": "Growth",
+    "start": "Start",
+    "profile": "Profile",
+}
+
+
+def span(values: list[float], unit: str = "") -> str:
+    """Median and range."""
+    middle, low, high = values
+    return f"{middle:,.3g}{unit} ({low:,.3g} to {high:,.3g})"
+
+
+def times(value: float) -> str:
+    """A ratio."""
+    return f"{value:,.3g}x"
+
+
+def table(heads: list[str], rows: list[list[str]]) -> str:
+    """Markdown; all columns but the first are numbers."""
+    lines = ["| " + " | ".join(heads) + " |", "|---|" + "--:|" * (len(heads) - 1)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def named(rows: list[dict[str, Any]], start: str) -> dict[str, Any]:
+    """The row whose name begins like that."""
+    return next(row for row in rows if row["name"].startswith(start))
+
+
+def summary(found: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
+    """What a reader wants to know first: pairs of a sentence and its number, from one device's results."""
+    lines: list[tuple[str, str]] = []
+    if "generator" in found:
+        for row in found["generator"]["rows"]:
+            if row["name"] in ("`cifar10`", "`cifar10_noise`"):
+                what = f"{row['name']} ({row['accuracy']} % at ipc 10) against the paper's generator, images a second"
+                lines.append((what, span(row["ratio"], "x")))
+    for classifier, name in (("resnet18", "ResNet-18"), ("convnet3", "ConvNet-3")):
+        if "training" in found:
+            rows = found["training"][classifier]
+            for feed in ("DistilledLoader", "DistilledLoader, cache filled"):
+                row = next(row for row in rows if row["name"] == feed)
+                lines.append((f"time to train {name} from {feed}, against a tensor in memory", span(row["time"], "x")))
+    if "loader" in found:
+        rows = found["loader"]["rows"]
+        row = named(rows, "DistilledDataset, 2 workers")
+        what = "`DistilledDataset` in a `DataLoader` with 2 workers, against the bare decoder, images a second"
+        lines.append((what, times(row["to_forward"])))
+        for feed in ("DistilledLoader", "DistilledLoader, cache filled"):
+            row = next(row for row in rows if row["name"] == feed)
+            what = f"{feed} against torchvision's `CIFAR10` in a `DataLoader` with 2 workers, images a second"
+            lines.append((what, span(row["ratio"], "x")))
+    if "distilling" in found:
+        rows = found["distilling"]["matching"]
+        for start, what in (
+            ("preset `default`", "a matching step of `default` against one in the original's way, the same pairs"),
+            ("preset `paper`", "one of `paper`, the same networks too"),
+        ):
+            lines.append((what, span(named(rows, start)["ratio"], "x")))
+    if "start" in found:
+        rows = found["start"]["rows"]
+        lines.append(("`import dim_data`, beyond torch's own", span(named(rows, "import dim_data")["seconds"], " s")))
+        lines.append(("from nothing to the first batch of 128", span(named(rows, "from ")["seconds"], " s")))
+    return lines
+
+
+def facts(section: dict[str, Any]) -> str:
+    """Command, machine and versions of one section."""
+    versions = section["versions"]
+    return (
+        f"`{section['command']}`, {section['rounds']} rounds, {section['hardware']}, "
+        f"torch {versions['torch']}, Python {versions['python']}."
+    )
+
+
+def render_summary(devices: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """The table of README.md: one for each device that was measured."""
+    parts = []
+    for device, found in devices.items():
+        rows = [[what, number] for what, number in summary(found)]
+        machine = sorted({f"{s['hardware']}; torch {s['versions']['torch']}" for s in found.values()})
+        parts += [table([f"on a {device.upper()}", "median (range)"], rows), f"Measured on: {'; '.join(machine)}."]
+    return "\n\n".join(parts)
+
+
+def render_details(devices: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """The tables of benchmarks/README.md: every section of every device."""
+    parts = []
+    for device, found in devices.items():
+        for name, section in found.items():
+            parts += [f"**{TITLES[name]}** ({device.upper()})", RENDERERS[name](section), facts(section)]
+    return "\n\n".join(parts)
+
+
+def _loader(section: dict[str, Any]) -> str:
+    rows = [
+        [row["name"], f"{row['rate'][0]:,.0f}", span(row["ratio"], "x"), times(row["to_forward"])]
+        for row in section["rows"]
+    ]
+    return table(
+        ["batches of 128", "images/s", f"against {section['reference']}", "against the bare forward"],
+        rows,
+    )
+
+
+def _training(section: dict[str, Any]) -> str:
+    parts = []
+    for classifier in ("convnet3", "resnet18"):
+        rows = [[row["name"], f"{row['seconds_per_10k']:,.3g}", span(row["time"], "x")] for row in section[classifier]]
+        heads = [f"{classifier} fed by", "s per 10,000 images", f"time against {section['reference']}"]
+        parts.append(table(heads, rows))
+    return "\n\n".join(parts)
+
+
+def _generator(section: dict[str, Any]) -> str:
+    rows = []
+    for row in section["rows"]:
+        size = f"{row['bytes'] / 1e6:.2f}" if "bytes" in row else ""
+        share = f"{row['of_peak']:.0%}" if "of_peak" in row else ""
+        rows.append(
+            [
+                row["name"],
+                f"{row['rate'][0]:,.0f}",
+                span(row["ratio"], "x"),
+                str(row.get("gflop", "")),
+                share,
+                row.get("accuracy", ""),
+                size,
+            ]
+        )
+    heads = ["generator", "images/s", "against the paper's", "GFLOP an image"]
+    heads += [f"of {section['peak_tflops']} TFLOP/s", "accuracy, ipc 10", "MB"]
+    return table(heads, rows)
+
+
+def _distilling(section: dict[str, Any]) -> str:
+    parts = []
+    for stage in ("adversarial", "matching"):
+        rows = [[row["name"], f"{row['seconds_per_step']:,.3g}", span(row["ratio"], "x")] for row in section[stage]]
+        parts.append(table([f"{stage} step, {section['batch']} images", "seconds", "speed"], rows))
+    return "\n\n".join(parts)
+
+
+def _growth(section: dict[str, Any]) -> str:
+    rows = []
+    for r in section["rows"]:
+        numbers = [f"{r['seconds']:,.3g}", f"{r['rate']:,.0f}", f"{r['peak_mb']:,}", f"{r['grown_mb']:.1f}"]
+        rows.append([f"{r['images']:,}", str(r["classes"]), str(r["pixels"]), *numbers])
+    heads = ["images in the epoch", "classes", "pixels", "seconds", "images/s", "peak MB", "of it grown after a batch"]
+    return table(heads, rows)
+
+
+def _start(section: dict[str, Any]) -> str:
+    return table(["from a fresh process", "seconds"], [[r["name"], span(r["seconds"])] for r in section["rows"]])
+
+
+def _profile(section: dict[str, Any]) -> str:
+    rows = [[f"`{r['operator']}`", f"{r['share']:.1%}", str(r["calls"])] for r in section["rows"]]
+    text = f"ConvNet-3 trained from `DistilledLoader`: {section['synthesis']:.0%} of the time is synthesis."
+    return text + "\n\n" + table(["operator, synthesis and training together", "share", "calls"], rows)
+
+
+RENDERERS = {
+    "loader": _loader,
+    "training": _training,
+    "generator": _generator,
+    "distilling": _distilling,
+    "growth": _growth,
+    "start": _start,
+    "profile": _profile,
+}
