@@ -34,7 +34,7 @@ from dim_data import DistilledDataset, DistilledLoader, Generator, GeneratorConf
 from dim_data.adversarial import adversarial_parts, train_adversarial
 from dim_data.classifiers import build_classifier
 from dim_data.compute import autocast, compiled, fast_dtype, resolve_device
-from dim_data.hub import write_atomically
+from dim_data.hub import TRAINING_CONFIG, write_atomically
 from dim_data.matching import match_images, match_labels
 from dim_data.pool import start_pool
 from dim_data.presets import PRESETS
@@ -398,7 +398,24 @@ def measure_distilling(bench: Bench) -> dict[str, Any]:
     )
     for row in (*adversarial, *matching):
         row["seconds_per_step"] = float(f"{batch / row['rate'][0]:.4g}")
-    return {"reference": "the original's way", "batch": batch, "adversarial": adversarial, "matching": matching}
+    whole = []
+    for name, games, matches in (
+        ("the paper's schedule in the original's way, at these rates", adversarial[0], matching[0]),
+        ("the same by preset `paper`", adversarial[1], matching[1]),
+    ):
+        first, second = paper.first_steps * paper.first_batch, paper.matching_steps * paper.matching_batch
+        seconds = first / games["rate"][0] + second / matches["rate"][0]
+        whole.append({"name": name, "hours": float(f"{seconds / 3600:.3g}"), "accuracy": "not run to its end"})
+    made = json.loads(weights_path("cifar10").with_name(TRAINING_CONFIG).read_text())
+    took = {"hours": round(made["minutes"] / 60, 2), "accuracy": f"{accuracy_beside('cifar10')} %"}
+    whole.append({"name": "`cifar10` as bundled, as it was made", **took})
+    return {
+        "reference": "the original's way",
+        "batch": batch,
+        "adversarial": adversarial,
+        "matching": matching,
+        "whole": whole,
+    }
 
 
 GROWTH = """

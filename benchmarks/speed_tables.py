@@ -148,6 +148,8 @@ def _distilling(section: dict[str, Any]) -> str:
     for stage in ("adversarial", "matching"):
         rows = [[row["name"], f"{row['seconds_per_step']:,.3g}", span(row["ratio"], "x")] for row in section[stage]]
         parts.append(table([f"{stage} step, {section['batch']} images", "seconds", "speed"], rows))
+    rows = [[row["name"], f"{row['hours']:,.3g}", row["accuracy"]] for row in section["whole"]]
+    parts.append(table(["a whole run", "hours", "ConvNet-3, ipc 10"], rows))
     return "\n\n".join(parts)
 
 

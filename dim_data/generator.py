@@ -28,7 +28,7 @@ from dim_data.draws import bank_index, hash_keys, normal
 from dim_data.latents import fit_gaussian, pack, packed_width, shape_noise, unpack
 from dim_data.publishing import publish
 from dim_data.specs import ImageSpec
-from dim_data.storage import read_config, read_weights, resolve
+from dim_data.storage import packed_weights, read_config, read_weights, resolve
 
 __all__ = ["CHUNK", "Generator"]
 
@@ -257,14 +257,17 @@ class Generator(nn.Module):
 
         Args:
             folder: Made if it does not exist.
-            dtype: Number format of the weights on disk; float32 keeps every bit.
+            dtype: Number format of the weights on disk: ``torch.float16``, ``bfloat16``, ``int8`` (half the bytes
+                again; one scale for each output of a layer) or ``float32``, which keeps every bit.
+
+        Raises:
+            ValueError: Another ``dtype``.
         """
+        if dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.int8):
+            raise ValueError(f"dtype must be torch.float16, bfloat16, int8 or float32, got {dtype}")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {
-            name: (t.detach().cpu().to(dtype) if t.is_floating_point() else t.detach().cpu()).contiguous()
-            for name, t in self.state_dict().items()
-        }
+        tensors = packed_weights(self.state_dict(), dtype)
         hub.write_atomically(folder / hub.WEIGHTS, lambda path: save_file(tensors, path, {"format": "pt"}))
         text = json.dumps(self.config.to_dict(), indent=2) + "\n"
         hub.write_atomically(folder / hub.CONFIG, lambda path: path.write_text(text, encoding="utf-8"))

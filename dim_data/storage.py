@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,16 @@ from dim_data import hub
 from dim_data.config import GeneratorConfig
 from dim_data.snapshots import check_size
 
-__all__ = ["BUNDLED", "bundled_names", "read_config", "read_header", "read_json", "read_weights", "resolve"]
+__all__ = [
+    "BUNDLED",
+    "bundled_names",
+    "packed_weights",
+    "read_config",
+    "read_header",
+    "read_json",
+    "read_weights",
+    "resolve",
+]
 
 MAX_PARAMETERS = 500_000_000
 MAX_HEADER = 1_000_000
@@ -28,9 +37,11 @@ DTYPES = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
     "F32": torch.float32,
+    "I8": torch.int8,
     "U8": torch.uint8,
     "I64": torch.int64,
 }
+SCALE = ".scale"
 BUNDLED = Path(__file__).with_name("bundled")
 
 
@@ -164,8 +175,44 @@ def _place(name: str, entry: Any) -> tuple[int, int]:
     return offsets[0], offsets[1]
 
 
+def _scale_shape(shape: Sequence[int]) -> list[int]:
+    """One scale for each output of a layer; of a matrix for each class, one for each of its rows."""
+    return list(shape[:2]) if len(shape) == 3 else list(shape[:1])
+
+
+def _along(scale: Tensor, tensor: Tensor) -> Tensor:
+    return scale.reshape(*scale.shape, *(1 for _ in range(tensor.ndim - scale.ndim)))
+
+
+def packed_weights(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """A state as it is written: floating-point tensors as ``dtype``, all others as they are.
+
+    ``torch.int8`` stores layers and matrices in 8 bits with a float32 tensor ``NAME.scale`` beside each: the largest
+    weight of an output is 127. Vectors are kept in float16.
+    """
+    packed = {}
+    for name, tensor in state.items():
+        tensor = tensor.detach().cpu().contiguous()
+        if not tensor.is_floating_point():
+            packed[name] = tensor
+        elif dtype != torch.int8 or tensor.ndim < 2:
+            packed[name] = tensor.to(torch.float16 if dtype == torch.int8 else dtype)
+        else:
+            rows = tensor.float().reshape(*_scale_shape(tensor.shape), -1)
+            scale = rows.abs().amax(-1).clamp(min=1e-12) / 127
+            packed[name] = (tensor / _along(scale, tensor)).round().to(torch.int8)
+            packed[name + SCALE] = scale
+    return packed
+
+
+def _compatible(kind: torch.dtype, wanted: torch.dtype) -> bool:
+    return kind == wanted or (wanted.is_floating_point and (kind.is_floating_point or kind == torch.int8))
+
+
 def read_weights(path: Path, config: GeneratorConfig, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of the safetensors file ``path``, which must be exactly those ``expected`` (on the meta device).
+
+    What :func:`packed_weights` wrote in 8 bits comes back as float32.
 
     Raises:
         ValueError: The file is truncated, a tensor is missing, unexpected, of another shape or kind, or not
@@ -175,13 +222,19 @@ def read_weights(path: Path, config: GeneratorConfig, expected: Mapping[str, Ten
     if total > MAX_PARAMETERS:
         raise ValueError(f"{path.with_name(hub.CONFIG)} asks for {total} parameters; the limit is {MAX_PARAMETERS}")
     found = read_header(path)
+    scales = {
+        name + SCALE: torch.empty(_scale_shape(t.shape), device="meta")
+        for name, t in expected.items()
+        if t.is_floating_point() and found.get(name, ("", []))[0] == "I8"
+    }
+    expected = {**expected, **scales}
     problems = [f"no tensor {n!r}" for n in expected if n not in found]
     problems += [f"unexpected tensor {n[:99]!r}" for n in found if n not in expected]
     for name in found.keys() & expected.keys():
         (kind, shape), wanted = found[name], expected[name]
         if shape != list(wanted.shape):
             problems.append(f"tensor {name!r} has shape {shape}, the config asks for {list(wanted.shape)}")
-        elif DTYPES[kind] != wanted.dtype and not (DTYPES[kind].is_floating_point and wanted.is_floating_point()):
+        elif not _compatible(DTYPES[kind], wanted.dtype) or (name in scales and kind == "I8"):
             problems.append(f"tensor {name!r} is {DTYPES[kind]}, expected {wanted.dtype}")
     if problems:
         raise ValueError(f"{path} does not fit its config: {'; '.join(sorted(problems)[:5])}")
@@ -193,6 +246,9 @@ def read_weights(path: Path, config: GeneratorConfig, expected: Mapping[str, Ten
     for tensor in state.values():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise ValueError(f"{path} holds NaN or infinite weights")
+    for name in scales:
+        weights = name.removesuffix(SCALE)
+        state[weights] = state[weights].float() * _along(state.pop(name).float(), state[weights])
     if config.source == "codes":
         counts = state["counts"]
         # Each is bounded too: their sum may overflow.

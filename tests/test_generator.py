@@ -63,6 +63,52 @@ def test_saved_weights_are_float16_by_default(tiny: Generator, tmp_path: Path) -
     assert torch.equal(once.synthesize(*order(9)), again.synthesize(*order(9)))
 
 
+def test_weights_of_eight_bits_are_half_the_size_and_paint_nearly_the_same(tiny: Generator, tmp_path: Path) -> None:
+    folders = {kind: tiny.save_pretrained(tmp_path / str(kind), dtype=kind) for kind in (torch.float16, torch.int8)}
+    states = {kind: load_file(folder / "model.safetensors") for kind, folder in folders.items()}
+    for name, whole in states[torch.float16].items():
+        small = states[torch.int8][name]
+        assert small.shape == whole.shape
+        assert small.dtype == (torch.int8 if whole.is_floating_point() and whole.ndim > 1 else whole.dtype)
+    assert set(states[torch.int8]) - set(states[torch.float16]) == {
+        f"{name}.scale" for name, t in states[torch.int8].items() if t.dtype == torch.int8
+    }
+    one, other = (Generator.from_pretrained(folder).synthesize(*order(60)).float() for folder in folders.values())
+    assert (one - other).abs().mean() < 0.02 * one.std()
+    loaded = Generator.from_pretrained(folders[torch.int8])
+    assert next(loaded.parameters()).dtype == torch.float32
+    again = Generator.from_pretrained(loaded.save_pretrained(tmp_path / "again", dtype=torch.int8))
+    assert torch.equal(again.synthesize(*order(60)), loaded.synthesize(*order(60)))
+
+
+def test_an_unknown_number_format_raises_and_writes_nothing(tiny: Generator, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"dtype must be torch.float16, bfloat16, int8 or float32, got torch.int32"):
+        tiny.save_pretrained(tmp_path / "new", dtype=torch.int32)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda s, n: s.pop(f"{n}.scale"), r"no tensor 'decoder.body.0.weight.scale'"),
+        (
+            lambda s, n: s.update({f"{n}.scale": s[f"{n}.scale"][:-1].clone()}),
+            r"scale' has shape \[7\].* asks for \[8\]",
+        ),
+        (lambda s, n: s.update({f"{n}.scale": s[f"{n}.scale"].to(torch.int8)}), r"scale' is torch.int8, expected"),
+        (lambda s, n: s[f"{n}.scale"].fill_(math.inf), "holds NaN or infinite weights"),
+        (lambda s, n: s.update({n: s[n].float()}), r"unexpected tensor 'decoder.body.0.weight.scale'"),
+    ],
+)
+def test_bad_weights_of_eight_bits_raise(tiny_codes: Generator, tmp_path: Path, change: Any, sentence: str) -> None:
+    path = tiny_codes.save_pretrained(tmp_path, dtype=torch.int8) / "model.safetensors"
+    state = load_file(path)
+    change(state, "decoder.body.0.weight")
+    save_file(state, path)
+    with pytest.raises(ValueError, match=sentence):
+        Generator.from_pretrained(tmp_path)
+
+
 def test_synthesize_makes_distinct_uint8_pictures(tiny: Generator, device: torch.device) -> None:
     images = copy.deepcopy(tiny).to(device).synthesize(*order(60))
     spec = tiny.spec
