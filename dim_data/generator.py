@@ -322,11 +322,13 @@ class Generator(nn.Module):
         license: str | None = None,
         overwrite_card: bool = False,
         training_config: Mapping[str, Any] | str | Path | None = None,
+        dtype: torch.dtype = torch.float16,
     ) -> str:
         """Upload weights, config, a sample grid and a model card to a Hub repository as one commit.
 
-        The arguments are those of :func:`dim_data.publishing.publish`. How the generator was made is taken from
-        the folder it was loaded from, if that says so and ``training_config`` does not.
+        The arguments are those of :func:`dim_data.publishing.publish`, and ``dtype`` is that of
+        :meth:`save_pretrained`. How the generator was made is taken from the folder it was loaded from, if that says
+        so and ``training_config`` does not.
 
         Returns:
             The commit's address, or the pull request's.
@@ -336,7 +338,7 @@ class Generator(nn.Module):
         with tempfile.TemporaryDirectory() as folder:
             return publish(
                 self,
-                self.save_pretrained(folder),
+                self.save_pretrained(folder, dtype=dtype),
                 repo_id,
                 private=private,
                 revision=revision,

@@ -110,6 +110,13 @@ def test_a_push_is_one_commit_with_everything(hub: HubServer, tiny_codes: Genera
     assert not repo.private
 
 
+def test_a_push_may_be_of_eight_bits(hub: HubServer, tiny_codes: Generator, tmp_path: Path) -> None:
+    for kind in (torch.float16, torch.int8):
+        tiny_codes.push_to_hub("alice/pets", dtype=kind)
+        path = tiny_codes.save_pretrained(tmp_path / str(kind), dtype=kind) / "model.safetensors"
+        assert hub.objects[head(hub)["model.safetensors"].sha256] == path.read_bytes()
+
+
 def test_a_second_push_replaces_the_first(hub: HubServer, tiny_codes: Generator, other: Generator) -> None:
     tiny_codes.push_to_hub("alice/pets", training_config={"minutes": 3})
     put(hub, {"notes.txt": b"mine"})
