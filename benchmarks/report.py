@@ -33,7 +33,8 @@ def label(cell: dict[str, Any]) -> str:
         "generator": f"**`{cell['source']}`** ({cell.get('latents')}, {size})",
         "before": f"`{cell['source']}` before matching ({cell.get('latents')})",
         "stored": f"{cell.get('stored_images')} random real images as JPEG ({size})",
-        "real": "real images, fresh, same protocol",
+        "real": "real images, fresh, same protocol"
+        + (f", soft labels of `{cell['soft_labels_of']}`" if "soft_labels_of" in cell else ""),
     }[cell["row"]]
 
 

@@ -2,6 +2,7 @@
 
     python benchmarks/reproduce.py cifar10 --data-root DIR                         # the bundled generator
     python benchmarks/reproduce.py cifar10 --row real --data-root DIR              # real images, same protocol
+    python benchmarks/reproduce.py cifar10 --row real --recipe soft --data-root DIR     # ... and the same soft labels
     python benchmarks/reproduce.py cifar10 --row before --source runs/cifar10/before_matching --data-root DIR
     python benchmarks/reproduce.py cifar10 --row stored --data-root DIR            # as many JPEGs as its bytes hold
     python benchmarks/reproduce.py cifar10 --row generator --source cifar10_noise --data-root DIR
@@ -19,6 +20,7 @@ import os
 import platform
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,19 @@ def stored_images(data: LabelledImages, budget: int, quality: int, seed: int = 0
     return LabelledImages(tensor, data.labels[index], data.spec), len(blob)
 
 
+def with_soft_labels(data: LabelledImages, generator: Generator) -> LabelledImages:
+    """Real training images with the soft labels that ``generator`` stores for them.
+
+    Raises:
+        ValueError: It does not store one for each image of the whole training set.
+    """
+    if not generator.config.soft_labels or generator.counts.tolist() != torch.bincount(data.labels).tolist():
+        raise ValueError("--row real --recipe soft wants a --source that stores a soft label for every training image")
+    soft = torch.empty(len(data), data.spec.num_classes)
+    soft[data.labels.argsort(stable=True)] = generator.soft.float() / generator.soft.float().sum(1, keepdim=True)
+    return replace(data, soft=soft)
+
+
 def main(argv: list[str] | None = None) -> Path:
     """Run one cell and return the path of its result file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -128,6 +143,9 @@ def main(argv: list[str] | None = None) -> Path:
     else:
         train = load_real(args.dataset, root=args.data_root)
         cell["source"] = args.dataset
+        if args.row == "real" and args.recipe == "soft":
+            train = with_soft_labels(train, Generator.from_pretrained(source))
+            cell["soft_labels_of"] = Path(source).name
         if args.row == "stored":
             train, size = stored_images(train, weights_path(source).stat().st_size, args.quality)
             cell |= {

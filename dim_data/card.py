@@ -157,6 +157,8 @@ def _facts(config: GeneratorConfig, size: int, training: Mapping[str, Any]) -> l
         ("latents", latents),
         ("bytes", str(size)),
     ]
+    if config.soft_labels:
+        facts.append(("soft labels", "of a teacher, stored with the codes: `DistilledDataset(..., soft_labels=True)`"))
     if training:
         numbers = [
             f"{training[key]:,} {unit}"

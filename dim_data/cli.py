@@ -154,6 +154,7 @@ def _info(args: argparse.Namespace) -> int:
         "latents": f"codes, {facts['codes']} stored"
         if facts["codes"]
         else "noise" + (f", shaped by a Gaussian of rank {facts['rank']} for each class" if facts["rank"] else ""),
+        "labels": "soft ones too: soft_labels=True" if facts["soft_labels"] else "",
         "network": f"{facts['architecture']}, {facts['parameters'] / 1e6:.2f} M parameters",
         "file": f"{facts['bytes'] / 1e6:.2f} MB in {facts['folder']}",
         "mean, std": f"{spec.mean}, {spec.std}",
@@ -258,6 +259,7 @@ def _describe(generator: Generator, folder: Path) -> dict[str, Any]:
         "source": config.source,
         "codes": config.codes,
         "rank": config.rank,
+        "soft_labels": config.soft_labels,
         "parameters": sum(p.numel() for p in generator.parameters()),
         "bytes": (folder / hub.WEIGHTS).stat().st_size,
         "classes": spec.num_classes,

@@ -31,6 +31,7 @@ class GeneratorConfig:
         sigma: Standard deviation of the noise.
         rank: With noise: shape it into codes by a Gaussian for each class, with so many main directions; 0 hands
             it to the decoder as it is.
+        soft_labels: With codes: whether each has a teacher's opinion of its picture stored beside it.
 
     Raises:
         TypeError: A field has the wrong type.
@@ -44,6 +45,7 @@ class GeneratorConfig:
     codes: int = 0
     sigma: float = 1.0
     rank: int = 0
+    soft_labels: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.spec, ImageSpec):
@@ -70,6 +72,10 @@ class GeneratorConfig:
             raise ValueError(
                 f"rank={self.rank} shapes noise into codes; {self.architecture!r} driven by {self.source} takes rank=0"
             )
+        if not isinstance(self.soft_labels, bool):
+            raise TypeError(f"GeneratorConfig.soft_labels must be a bool, got {self.soft_labels!r}")
+        if self.soft_labels and self.source != "codes":
+            raise ValueError("soft labels are stored beside codes; a generator driven by noise has none")
         if not isinstance(self.sigma, float | int) or isinstance(self.sigma, bool) or not 0 < self.sigma <= 10:
             raise ValueError(f"GeneratorConfig.sigma must be in (0, 10], got {self.sigma!r}")
 

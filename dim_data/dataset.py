@@ -21,7 +21,17 @@ from dim_data.generator import Generator
 from dim_data.passes import Passes, check_int, check_state
 from dim_data.specs import ImageSpec
 
-__all__ = ["DistilledDataset", "open_source"]
+__all__ = ["DistilledDataset", "check_soft_labels", "open_source"]
+
+
+def check_soft_labels(generator: Generator, wanted: bool) -> bool:
+    """``wanted``; ``ValueError`` if the generator stores no soft labels to hand out."""
+    if wanted and not generator.config.soft_labels:
+        raise ValueError(
+            "soft_labels=True, but this generator stores none: leave it out, or make one that does by "
+            "distill(..., DistillConfig(soft_labels=True))"
+        )
+    return wanted
 
 
 def open_source(
@@ -76,6 +86,9 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
         cache: Keep each decoded picture of a generator with stored codes in memory that all workers share, so that
             none is decoded twice: the same pictures, faster; see :class:`~dim_data.cache.PictureCache`.
 
+        soft_labels: Hand out, in place of each class, the probabilities that a teacher gave them, where the generator
+            stores those: a float32 tensor (num_classes,). ``cross_entropy`` takes a batch of them as it takes classes.
+
     Attributes:
         generator: The :class:`Generator`, on ``device``.
         ipc: Images of each class.
@@ -86,8 +99,8 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
         FileNotFoundError: No such source.
         MemoryError: ``cache``, and the system has too little shared memory for it.
         TypeError: ``ipc`` or ``seed`` is not an int.
-        ValueError: ``ipc`` is below 1, ``train=False``: synthetic images are no test set, or ``cache`` with a
-            generator driven by noise.
+        ValueError: ``ipc`` is below 1, ``train=False``: synthetic images are no test set, ``cache`` with a
+            generator driven by noise, or ``soft_labels`` with one that stores none.
     """
 
     def __init__(
@@ -104,6 +117,7 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
         device: str | torch.device | None = None,
         token: str | bool | None = None,
         cache: bool = False,
+        soft_labels: bool = False,
     ) -> None:
         if not train:
             raise ValueError(
@@ -116,6 +130,7 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
         self.generator = open_source(source, revision, self.device, token)
         on_cpu = self.device.type == "cpu"
         self._painter = PictureCache(self.generator, shared=on_cpu) if cache else self.generator
+        self.soft_labels = check_soft_labels(self.generator, soft_labels)
         self.transform, self.target_transform = transform, target_transform
         self.source = self.spec.name if isinstance(source, Generator) else str(source)
         self._passes = Passes(len(self))
@@ -190,9 +205,9 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
         places = torch.tensor(chosen, dtype=torch.int64)
         epochs = torch.zeros_like(places) if self.fixed else self._passes.advance(places)
         items = []
-        for index, array in zip(chosen, self._pictures(places, epochs), strict=True):
+        for array, target in zip(self._pictures(places, epochs), self._targets(places, epochs), strict=True):
             image: Any = Image.fromarray(array)
-            label: Any = index % self.spec.num_classes
+            label: Any = target
             if self.transform is not None:
                 image = self.transform(image)
             if self.target_transform is not None:
@@ -206,11 +221,20 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
             raise IndexError(f"index {place} is out of range: this dataset has {len(self)} pictures")
         return place % len(self)
 
+    def _serials(self, indices: Tensor, epochs: Tensor) -> Tensor:
+        return epochs * self.ipc + torch.div(indices, self.spec.num_classes, rounding_mode="floor")
+
+    def _targets(self, indices: Tensor, epochs: Tensor) -> Iterable[Any]:
+        """What ``indices`` (B,) are labelled in ``epochs`` (B,): ints, or soft labels on the CPU."""
+        labels = indices % self.spec.num_classes
+        if not self.soft_labels:
+            return labels.tolist()
+        return self.generator.soft_labels(labels, self._serials(indices, epochs), self.seed).cpu()
+
     def _pictures(self, indices: Tensor, epochs: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Pictures (B, H, W, 3), or (B, H, W) if grey, of ``indices`` (B,) in ``epochs`` (B,)."""
-        slots = torch.div(indices, self.spec.num_classes, rounding_mode="floor")
         labels = indices % self.spec.num_classes
-        images = self._painter.synthesize(labels, epochs * self.ipc + slots, self.seed)
+        images = self._painter.synthesize(labels, self._serials(indices, epochs), self.seed)
         array = images.cpu().permute(0, 2, 3, 1).contiguous().numpy()
         return array[..., 0] if self.spec.channels == 1 else array
 

@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from dim_data.figures import save_curves, save_grid
 from dim_data.generator import Generator
 from dim_data.loops import LoopState, StageStep
 from dim_data.matching import match_images, match_labels
-from dim_data.pool import start_pool, warm_pool
+from dim_data.pool import opinions, start_pool, warm_pool
 from dim_data.presets import PRESETS, DistillConfig
 from dim_data.real import LabelledImages, load_real
 from dim_data.reconstruction import encode_all, reconstruct, reconstruction_parts
@@ -275,7 +276,10 @@ def _finish(run: Run, full: LabelledImages, device: torch.device) -> Generator:
         state.parts["average"].module.load_state_dict(run.best["generator"])
         if run.best["encoder"] is not None:
             state.parts["average_encoder"].module.load_state_dict(run.best["encoder"])
-    result = _candidate(state, _kept(full, run.config), run.config, device)
+    kept = _kept(full, run.config)
+    if run.config.soft_labels:
+        kept = replace(kept, soft=opinions(run.states["pool"], kept, run.config.pool_ages, device))
+    result = _candidate(state, kept, run.config, device)
     folder = result.save_pretrained(run.out / RESULT)
     config = run.config
     shown = config.first_steps * config.first_batch + config.matching_steps * config.matching_batch

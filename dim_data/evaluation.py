@@ -83,25 +83,38 @@ class ClassifierStep:
     seed: int = 0
 
 
-Fetch = Callable[[Tensor, Tensor, int], Tensor]
+Fetch = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
 
-def _image_source(train: Generator | LabelledImages) -> Fetch:
-    """(labels, serials, seed) -> uint8 images on their device; no code is decoded twice."""
+def _image_source(train: Generator | LabelledImages, soft_labels: bool = False) -> Fetch:
+    """(labels, serials, seed) -> uint8 images and what to learn of them; no code is decoded twice."""
     if isinstance(train, Generator):
-        return train.synthesize if train.config.source == "noise" else PictureCache(train).synthesize
+        if soft_labels and not train.config.soft_labels:
+            raise ValueError("recipe 'soft' learns soft labels, and this generator stores none: use 'tuned'")
+        paint = train.synthesize if train.config.source == "noise" else PictureCache(train).synthesize
+        return lambda y, n, seed: (paint(y, n, seed), train.soft_labels(y, n, seed) if soft_labels else y)
+    if soft_labels and train.soft is None:
+        raise ValueError(
+            "recipe 'soft' learns soft labels, and these images have none (LabelledImages.soft): use 'tuned'"
+        )
     order = train.labels.argsort(stable=True)
     images, labels = train.images[order], train.labels[order]
+    targets = train.soft[order] if soft_labels and train.soft is not None else labels
     counts = torch.bincount(labels, minlength=train.spec.num_classes)
     if not bool((counts > 0).all()):
         raise ValueError("the training images lack a class that the spec names")
-    return lambda y, n, seed: images[bank_index(y.to(images.device), n.to(images.device), counts, seed)]
+
+    def fetch(y: Tensor, n: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        rows = bank_index(y.to(images.device), n.to(images.device), counts, seed)
+        return images[rows], targets[rows]
+
+    return fetch
 
 
 def _batches(
     fetch: Fetch, spec: ImageSpec, ipc: int, epochs: int, batch_size: int, seed: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Balanced, shuffled batches of ``epochs`` epochs: float images in [0, 1] and labels, on ``device``."""
+    """Balanced, shuffled batches of ``epochs`` epochs: float images in [0, 1] and their targets, on ``device``."""
     size = ipc * spec.num_classes
     rng = torch.Generator().manual_seed(seed)
     labels, slots = torch.arange(size) % spec.num_classes, torch.arange(size) // spec.num_classes
@@ -113,12 +126,11 @@ def _batches(
         # An epoch can be larger than what fits: fetch it in pieces that are whole batches.
         piece = batch_size * max(1, 8192 // batch_size) if len(orders) == 1 else len(y)
         for low in range(0, len(y), piece):
-            labels_here = y[low : low + piece]
-            images = fetch(labels_here, n[low : low + piece], seed)
-            for part in range(0, len(labels_here), size if len(orders) > 1 else piece):
-                for at in range(part, min(part + size, len(labels_here)), batch_size):
-                    end = min(at + batch_size, part + size, len(labels_here))
-                    yield images[at:end].to(device).float() / 255, labels_here[at:end].to(device)
+            images, targets = fetch(y[low : low + piece], n[low : low + piece], seed)
+            for part in range(0, len(targets), size if len(orders) > 1 else piece):
+                for at in range(part, min(part + size, len(targets)), batch_size):
+                    end = min(at + batch_size, part + size, len(targets))
+                    yield images[at:end].to(device).float() / 255, targets[at:end].to(device)
 
 
 def train_classifier(
@@ -145,7 +157,7 @@ def train_classifier(
     device = resolve_device(device)
     return _train(
         model,
-        _image_source(train),
+        _image_source(train, recipe.soft_labels),
         train.spec,
         recipe,
         ipc,
@@ -180,11 +192,11 @@ def _train(
     )
     rng = torch.Generator().manual_seed(seed + 1)
     forward = compiled(model)
-    for step, (images, labels) in enumerate(_batches(fetch, spec, ipc, epochs, batch_size, seed, device), 1):
+    for step, (images, targets) in enumerate(_batches(fetch, spec, ipc, epochs, batch_size, seed, device), 1):
         images = spec.normalize(augment(images, recipe.augmentation, rng))
         with autocast(device):
             logits = forward(images.contiguous(memory_format=torch.channels_last))
-        loss = F.cross_entropy(logits.float(), labels)
+        loss = F.cross_entropy(logits.float(), targets)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -244,7 +256,8 @@ def evaluate(
         An :class:`Evaluation`.
 
     Raises:
-        ValueError: ``ipc``, ``epochs`` or ``seeds`` is empty or not positive, or train and test differ in shape.
+        ValueError: ``ipc``, ``epochs`` or ``seeds`` is empty or not positive, train and test differ in shape, or the
+            recipe learns soft labels and ``train`` has none.
     """
     for name, value in (("ipc", ipc), ("epochs", epochs)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -264,7 +277,7 @@ def evaluate(
     chosen = recipe_for(recipe, train.spec, ipc)
     shown = ipc * epochs * train.spec.num_classes
     started, accuracies = time.monotonic(), []
-    fetch = _image_source(train)
+    fetch = _image_source(train, chosen.soft_labels)
     for seed in seeds:
         with torch.random.fork_rng():
             torch.manual_seed(seed)

@@ -52,6 +52,7 @@ class Generator(nn.Module):
 
     codes: Tensor
     counts: Tensor
+    soft: Tensor
     means: Tensor
     factors: Tensor
     scales: Tensor
@@ -71,6 +72,8 @@ class Generator(nn.Module):
             width = packed_width(self._latent_size, self.code_levels)
             self.register_buffer("codes", torch.zeros(config.codes, width, dtype=torch.uint8))
             self.register_buffer("counts", torch.zeros(config.spec.num_classes, dtype=torch.int64))
+            if config.soft_labels:
+                self.register_buffer("soft", torch.zeros(config.codes, config.spec.num_classes, dtype=torch.uint8))
         if config.rank:
             classes, size = config.spec.num_classes, self._latent_size
             self.register_buffer("means", torch.zeros(classes, size))
@@ -118,6 +121,22 @@ class Generator(nn.Module):
             return noise.unflatten(1, self.decoder.latent_shape)
         return self.unpack(self.codes[bank_index(labels, serials, self.counts, seed)])
 
+    def soft_labels(self, labels: Tensor, serials: Tensor, seed: int = 0) -> Tensor:
+        """What the teacher says of the pictures that :meth:`synthesize` paints for these arguments.
+
+        Returns:
+            float32 (B, num_classes): probabilities, each row summing to 1, in steps of 1/255.
+
+        Raises:
+            IndexError: A label is outside [0, num_classes).
+            ValueError: The generator stores no soft labels.
+        """
+        if not self.config.soft_labels:
+            raise ValueError("this generator stores no soft labels")
+        labels = self.check_labels(labels)
+        opinions = self.soft[bank_index(labels, serials.to(labels.device), self.counts, seed)].float()
+        return opinions / opinions.sum(1, keepdim=True)
+
     @property
     def _latent_size(self) -> int:
         return math.prod(self.decoder.latent_shape)
@@ -131,20 +150,24 @@ class Generator(nn.Module):
         return unpack(codes, self.code_levels, self._latent_size).unflatten(1, self.decoder.latent_shape)
 
     @torch.no_grad()
-    def store(self, latents: Tensor, labels: Tensor) -> Generator:
+    def store(self, latents: Tensor, labels: Tensor, soft: Tensor | None = None) -> Generator:
         """A new generator with the same decoder that remembers these latents, sorted by class.
 
         Args:
             latents: float (N, *latent_shape) in [-1, 1].
             labels: int64 (N,); every class must occur.
+            soft: Probabilities (N, num_classes) to store beside them, if any.
         """
         counts = torch.bincount(labels, minlength=self.spec.num_classes)
         if len(counts) != self.spec.num_classes or not bool((counts > 0).all()):
             raise ValueError(f"codes need at least one image of each of the {self.spec.num_classes} classes")
-        config = replace(self.config, codes=len(labels))
+        config = replace(self.config, codes=len(labels), soft_labels=soft is not None)
         other = _unseeded(config)
         other.decoder.load_state_dict(self.decoder.state_dict())
-        other.codes.copy_(self.pack(latents)[labels.argsort(stable=True)])
+        order = labels.argsort(stable=True)
+        other.codes.copy_(self.pack(latents)[order])
+        if soft is not None:
+            other.soft.copy_((soft[order] * 255).round())
         other.counts.copy_(counts)
         return other
 
@@ -165,7 +188,7 @@ class Generator(nn.Module):
         if rank < 1:
             raise ValueError(f"rank must be at least 1, got {rank}")
         rank = min(rank, self._latent_size)
-        other = _unseeded(replace(self.config, source="noise", codes=0, rank=rank))
+        other = _unseeded(replace(self.config, source="noise", codes=0, rank=rank, soft_labels=False))
         other.decoder.load_state_dict(self.decoder.state_dict())
         for label, codes in enumerate(self.codes.cpu().split(self.counts.tolist())):
             fitted = fit_gaussian(self.unpack(codes).flatten(1), rank)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dim_data.cache import PictureCache
 from dim_data.compute import resolve_device
-from dim_data.dataset import open_source
+from dim_data.dataset import check_soft_labels, open_source
 from dim_data.draws import hash_keys, permute
 from dim_data.generator import Generator
 from dim_data.passes import MAX_EPOCH, check_int, check_state
@@ -51,6 +51,9 @@ class DistilledLoader:
         cache: Keep each decoded picture of a generator with stored codes, on ``device``, so that none is decoded
             twice: the same pictures, faster; see :class:`~dim_data.cache.PictureCache` for the memory it takes.
 
+        soft_labels: Hand out, in place of classes, the probabilities that a teacher gave them, where the generator
+            stores those: float32 (B, num_classes), which ``cross_entropy`` takes as it takes classes.
+
     Attributes:
         generator: The :class:`Generator`, on ``device``.
 
@@ -58,7 +61,8 @@ class DistilledLoader:
         FileNotFoundError: No such source.
         RuntimeError: CUDA is asked for and there is none.
         TypeError: ``batch_size``, ``ipc``, ``seed`` or ``dtype`` has the wrong type.
-        ValueError: ``batch_size`` or ``ipc`` is below 1, or ``cache`` with a generator driven by noise.
+        ValueError: ``batch_size`` or ``ipc`` is below 1, ``cache`` with a generator driven by noise, or
+            ``soft_labels`` with one that stores none.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class DistilledLoader:
         token: str | bool | None = None,
         dtype: torch.dtype = torch.float32,
         cache: bool = False,
+        soft_labels: bool = False,
     ) -> None:
         self.batch_size, self.ipc = check_int("batch_size", batch_size, 1), check_int("ipc", ipc, 1)
         if not isinstance(dtype, torch.dtype) or not (dtype.is_floating_point or dtype == torch.uint8):
@@ -84,6 +89,7 @@ class DistilledLoader:
         self.device, self.dtype, self.transform = resolve_device(device), dtype, transform
         self.generator = open_source(source, revision, self.device, token)
         self._painter = PictureCache(self.generator) if cache else self.generator
+        self.soft_labels = check_soft_labels(self.generator, soft_labels)
         self._cursor = _Cursor(0)
 
     @property
@@ -113,7 +119,7 @@ class DistilledLoader:
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
         """Begin the next epoch, or go on with a loaded one: ``(images, labels)`` on the device.
 
-        Images are (B, C, H, W), transformed; labels are int64 (B,).
+        Images are (B, C, H, W), transformed; labels are int64 (B,), or float32 (B, num_classes) if soft.
         """
         if self._cursor.started:
             self._cursor = _Cursor(self._cursor.epoch + 1)
@@ -140,6 +146,8 @@ class DistilledLoader:
         images = self._painter.synthesize(labels, serials, self.seed)
         if self.dtype != torch.uint8:
             images = images.to(self.dtype).div_(255)
+        if self.soft_labels:
+            return images, self.generator.soft_labels(labels, serials, self.seed)
         return images, labels.to(self.device)
 
     def state_dict(self) -> dict[str, Any]:

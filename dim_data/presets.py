@@ -55,6 +55,7 @@ class DistillConfig:
         augmentation: Of the real images that encoder and decoder see; flips only where ``spec.mirror`` allows.
         pool_augmentation: Of the real images that the pool is trained on, and of matched pairs.
         discriminator_width: Adversarial: channels of the discriminator.
+        soft_labels: Store with each code what the pool's longest-trained members say of its image.
         max_codes: Codes to store at most, balanced over the classes; 0 stores one for every image.
         ema: Decay of the averaged weights, which are what is kept.
         holdout: Share of the training set held out to choose the checkpoint.
@@ -85,6 +86,7 @@ class DistillConfig:
     augmentation: tuple[str, ...] = ("flip",)
     pool_augmentation: tuple[str, ...] = ("flip",)
     discriminator_width: int = 196
+    soft_labels: bool = False
     max_codes: int = 0
     ema: float = 0.999
     holdout: float = 0.05
@@ -101,6 +103,8 @@ class DistillConfig:
             raise ValueError("architecture 'dim' is trained by first='adversarial'; reconstruction needs 'compact'")
         if self.first == "adversarial" and self.source == "codes":
             raise ValueError("stored codes come from first='reconstruction'; an adversarial generator draws noise")
+        if not isinstance(self.soft_labels, bool):
+            raise ValueError(f"soft_labels must be True or False, got {self.soft_labels!r}")
         for name in _POSITIVE:
             if not _is_int(getattr(self, name), 1):
                 raise ValueError(f"{name} must be a positive int, got {getattr(self, name)!r}")
@@ -121,6 +125,8 @@ class DistillConfig:
         for name in ("pool", "pool_ages", "augmentation", "pool_augmentation"):
             if not isinstance(getattr(self, name), tuple):
                 raise ValueError(f"{name} must be a tuple, got {getattr(self, name)!r}")
+        if self.soft_labels and (self.source != "codes" or not self.matching_steps or not any(self.pool_ages)):
+            raise ValueError("soft_labels need source='codes' and a pool that is trained: matching_steps and pool_ages")
         if not self.pool or not self.pool_ages or not all(_is_int(age, 0) for age in self.pool_ages):
             raise ValueError("pool and pool_ages must name at least one member, of age 0 or more")
         for known, names in (

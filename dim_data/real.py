@@ -33,22 +33,26 @@ class LabelledImages:
         images: uint8 (N, C, H, W), un-normalised.
         labels: int64 (N,), each in [0, spec.num_classes).
         spec: Their shape, class names and statistics.
+        soft: A teacher's probabilities for each image, float (N, num_classes), or ``None``.
     """
 
     images: Tensor
     labels: Tensor
     spec: ImageSpec
+    soft: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def subset(self, indices: Tensor) -> LabelledImages:
         """The images at ``indices``, int64 (M,)."""
-        return LabelledImages(self.images[indices], self.labels[indices], self.spec)
+        soft = None if self.soft is None else self.soft[indices]
+        return LabelledImages(self.images[indices], self.labels[indices], self.spec, soft)
 
     def to(self, device: torch.device) -> LabelledImages:
         """The same images on ``device``."""
-        return LabelledImages(self.images.to(device), self.labels.to(device), self.spec)
+        soft = None if self.soft is None else self.soft.to(device)
+        return LabelledImages(self.images.to(device), self.labels.to(device), self.spec, soft)
 
     def split(self, fraction: float, seed: int = 0) -> tuple[LabelledImages, LabelledImages]:
         """Split off a random ``fraction`` of every class (at least one image, never all): (rest, held out)."""

@@ -124,11 +124,12 @@ def reconstruct(
 
 @torch.no_grad()
 def encode_all(generator: Generator, encoder: nn.Module, data: LabelledImages, device: torch.device) -> Generator:
-    """``generator`` with the codes of every image of ``data`` stored in it, on ``device``."""
+    """``generator`` with the code, and the soft label if any, of every image of ``data`` stored, on ``device``."""
     encoder.eval()
     latents = []
     for images in data.images.split(256):
         with autocast(device):
             batch = (images.to(device).float() / 255).contiguous(memory_format=torch.channels_last)
             latents.append(encoder(batch).float())
-    return generator.store(torch.cat(latents), data.labels.to(device)).to(device)
+    data = data.to(device)
+    return generator.store(torch.cat(latents), data.labels, data.soft).to(device)

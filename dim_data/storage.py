@@ -218,7 +218,7 @@ def read_weights(path: Path, config: GeneratorConfig, expected: Mapping[str, Ten
         ValueError: The file is truncated, a tensor is missing, unexpected, of another shape or kind, or not
             finite, or the config asks for too much.
     """
-    total = sum(t.numel() for name, t in expected.items() if name != "codes")
+    total = sum(t.numel() for name, t in expected.items() if name not in ("codes", "soft"))
     if total > MAX_PARAMETERS:
         raise ValueError(f"{path.with_name(hub.CONFIG)} asks for {total} parameters; the limit is {MAX_PARAMETERS}")
     found = read_header(path)
@@ -254,4 +254,6 @@ def read_weights(path: Path, config: GeneratorConfig, expected: Mapping[str, Ten
         # Each is bounded too: their sum may overflow.
         if int(counts.min()) < 1 or int(counts.max()) > config.codes or int(counts.sum()) != config.codes:
             raise ValueError(f"{path}: 'counts' must be positive and sum to {config.codes}, the number of codes")
+    if config.soft_labels and not bool(state["soft"].any(1).all()):
+        raise ValueError(f"{path}: a row of 'soft' gives no class any probability")
     return state

@@ -58,6 +58,21 @@ def test_a_cell_is_written_and_resumed(root: Path, row: str) -> None:
     assert run["versions"]["torch"] == torch.__version__
 
 
+def test_real_images_take_the_soft_labels_of_a_bank() -> None:
+    reproduce = load("reproduce")
+    spec, labels = KNOWN_SPECS["cifar10"], torch.arange(40) * 7 % 10
+    data = LabelledImages(torch.zeros(40, 3, 32, 32, dtype=torch.uint8), labels, spec)
+    options = {"width": 8, "top_width": 4, "blocks": 1}
+    fresh = Generator(GeneratorConfig(spec, "compact", "codes", options, codes=10))
+    given = torch.nn.functional.one_hot((labels + 1) % 10, 10) * 0.75 + 0.025
+    latents = torch.zeros(40, *fresh.decoder.latent_shape)
+    taught = reproduce.with_soft_labels(data, fresh.store(latents, labels, given))
+    torch.testing.assert_close(taught.soft, given, atol=0.02, rtol=0)
+    for other in (fresh, fresh.store(latents, labels), fresh.store(latents[:30], labels[:30], given[:30])):
+        with pytest.raises(ValueError, match="wants a --source that stores a soft label for every training image"):
+            reproduce.with_soft_labels(data, other)
+
+
 def test_stored_images_fit_their_budget_and_look_alike() -> None:
     reproduce = load("reproduce")
     ramp = torch.arange(32).view(1, 1, 1, 32).expand(40, 3, 32, 32) * 4 + torch.arange(40).view(-1, 1, 1, 1)

@@ -59,7 +59,10 @@ def test_order_and_padding_do_not_matter(codes_folder: Path, tiny_codes: Generat
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda h: h[BIAS].update(dtype="F64"), "tensor 'decoder.body.0.bias' is 'F64', not one of F16, BF16, F32, I8, U8"),
+        (
+            lambda h: h[BIAS].update(dtype="F64"),
+            "tensor 'decoder.body.0.bias' is 'F64', not one of F16, BF16, F32, I8, U8",
+        ),
         (lambda h: h[BIAS].update(dtype=["F32"]), "not one of F16"),
         (lambda h: h[BIAS].update(shape=[7]), "does not have the bytes of its shape"),
         (lambda h: h[BIAS].update(shape=[2**40, 2**40]), "does not have the bytes of its shape"),

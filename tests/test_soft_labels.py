@@ -1,0 +1,156 @@
+"""A teacher's opinions, stored beside the codes: made, saved, handed out, learnt from."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader
+
+from conftest import TINY, make_data
+from dim_data import DistillConfig, DistilledDataset, DistilledLoader, Generator, distill, evaluate, reconstruction
+from dim_data.config import GeneratorConfig
+from dim_data.pool import opinions, start_pool
+from dim_data.real import LabelledImages
+from dim_data.reconstruction import Encoder
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def soft(tiny_codes: Generator) -> Generator:
+    """The tiny generator; the opinion of code ``row`` is (row, 1, 119 - row) / 120."""
+    labels = torch.repeat_interleave(tiny_codes.counts)
+    rows = torch.arange(120.0)
+    given = torch.stack([rows, torch.ones(120), 119 - rows], 1) / 120
+    return tiny_codes.store(tiny_codes.unpack(tiny_codes.codes), labels, given)
+
+
+def order(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.arange(count) % 3, torch.arange(count) // 3
+
+
+def test_each_picture_comes_with_its_own_opinion(soft: Generator, tiny_codes: Generator) -> None:
+    labels, serials = order(90)
+    pictures = soft.synthesize(labels, serials, 5)
+    assert torch.equal(pictures, tiny_codes.synthesize(labels, serials, 5))
+    every = soft.decode(torch.arange(120)).flatten(1)
+    rows = torch.tensor([int((every == picture.flatten()).all(1).nonzero()[0, 0]) for picture in pictures])
+    found = soft.soft_labels(labels, serials, 5)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.sum(1), torch.ones(90))
+    torch.testing.assert_close(found[:, 0], rows / 120, atol=0.005, rtol=0)
+
+
+def test_they_come_back_from_files_and_go_with_the_codes(soft: Generator, tmp_path: Path) -> None:
+    loaded = Generator.from_pretrained(soft.save_pretrained(tmp_path))
+    assert loaded.config.soft_labels
+    assert torch.equal(loaded.soft_labels(*order(30)), soft.soft_labels(*order(30)))
+    assert not soft.forget_codes().config.soft_labels
+
+
+def test_an_opinion_of_nothing_is_refused(soft: Generator, tmp_path: Path) -> None:
+    path = soft.save_pretrained(tmp_path) / "model.safetensors"
+    state = load_file(path)
+    state["soft"][3] = 0
+    save_file(state, path)
+    with pytest.raises(ValueError, match="a row of 'soft' gives no class any probability"):
+        Generator.from_pretrained(tmp_path)
+
+
+def test_datasets_and_loaders_hand_them_out(soft: Generator) -> None:
+    dataset = DistilledDataset(soft, ipc=20, soft_labels=True, transform=lambda image: 0)
+    loader = DistilledLoader(soft, 60, ipc=20, shuffle=False, device="cpu", soft_labels=True)
+    for epoch, (_, theirs) in zip(range(3), (batch for _ in range(3) for batch in loader), strict=True):
+        dataset.set_epoch(epoch)
+        (_, ours), *rest = DataLoader(dataset, batch_size=60)
+        assert not rest
+        assert ours.shape == (60, 3)
+        assert torch.equal(ours, theirs)
+        assert torch.equal(ours, soft.soft_labels(*order(60)[:1], order(60)[1] + 20 * epoch))
+        torch.nn.functional.cross_entropy(torch.randn(60, 3), ours)
+    assert dataset.targets == [0, 1, 2] * 20
+    assert dataset[-1][1].shape == (3,)
+
+
+@pytest.mark.parametrize("build", [DistilledDataset, DistilledLoader])
+def test_a_generator_without_them_has_none_to_hand_out(build: Any, tiny_codes: Generator) -> None:
+    with pytest.raises(ValueError, match=r"soft_labels=True, but this generator stores none: leave it out"):
+        build(tiny_codes, ipc=1, soft_labels=True)
+    with pytest.raises(ValueError, match="this generator stores no soft labels"):
+        tiny_codes.soft_labels(*order(3))
+
+
+@pytest.mark.usefixtures("small_classifiers")
+def test_the_recipe_learns_them(tiny_codes: Generator) -> None:
+    """A teacher that swaps two classes makes pupils that swap them, on generated and on real images."""
+    data, test = make_data(), make_data(seed=1)
+    swapped = torch.eye(3)[[1, 0, 2]]
+    real = replace(data, soft=swapped[data.labels])
+    assert torch.equal(real.subset(torch.tensor([4, 2])).soft, swapped[data.labels[[4, 2]]])
+    wrong = LabelledImages(test.images, torch.tensor([1, 0, 2])[test.labels], test.spec)
+    quick = {"ipc": 4, "epochs": 30, "seeds": (0,), "device": CPU}
+    result = evaluate(real, wrong, recipe="soft", **quick)
+    assert result.recipe == "soft"
+    assert result.mean > 0.9
+    labels = torch.repeat_interleave(tiny_codes.counts)
+    taught = tiny_codes.store(tiny_codes.unpack(tiny_codes.codes), labels, swapped[labels])
+    pictures = LabelledImages(taught.decode(torch.arange(120)), torch.tensor([1, 0, 2])[labels], taught.spec)
+    one, other = (
+        evaluate(source, pictures, recipe="soft", **quick).mean
+        for source in (taught, replace(pictures, soft=swapped[labels]))
+    )
+    assert one == pytest.approx(other, abs=0.1)
+    for source in (tiny_codes, data):
+        with pytest.raises(ValueError, match=r"recipe 'soft' learns soft labels, and .* none"):
+            evaluate(source, source if source is data else pictures, recipe="soft", **quick)
+
+
+@pytest.mark.usefixtures("small_classifiers")
+def test_opinions_are_those_of_the_elders_over_both_views() -> None:
+    data = make_data()
+    data = replace(data, spec=replace(data.spec, mirror=True))
+    pool = start_pool(("convnet3",), 3, data.spec, 0, CPU)
+    found = opinions(pool, data, (40, 100, 60), CPU)
+    views = [data.spec.normalize(x / 255) for x in (data.images, data.images.flip(-1))]
+    with torch.no_grad():
+        wanted = torch.stack([m(x).softmax(1) for m in list(pool.parts["pool"])[1:] for x in views]).mean(0)
+    torch.testing.assert_close(found, wanted, atol=0.01, rtol=0)
+
+
+@pytest.mark.usefixtures("small_classifiers")
+def test_distill_stores_them_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconstruction, "Encoder", functools.partial(Encoder, width=8))
+    small = {"first_steps": 2, "matching_steps": 2, "pool_ages": (4,), "selections": 0, "holdout": 0.0}
+    config = DistillConfig(options={**TINY, "code_channels": 2}, soft_labels=True, **small)
+    data = make_data(per_class=30)
+    generator = distill(data, config=config, out=tmp_path / "run", device="cpu")
+    assert generator.config.soft_labels
+    assert not Generator.from_pretrained(tmp_path / "run" / "before_matching").config.soft_labels
+    given = generator.soft.float() / generator.soft.float().sum(1, keepdim=True)
+    labels = torch.repeat_interleave(generator.counts)
+    assert given[torch.arange(90), labels].mean() > 0.4  # the teacher learnt something; chance is a third
+    assert given.max(1).values.min() < 0.99
+
+
+@pytest.mark.parametrize("changes", [{"source": "noise"}, {"matching_steps": 0}, {"pool_ages": (0,)}])
+def test_they_need_codes_and_a_teacher(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="soft_labels need source='codes' and a pool that is trained"):
+        DistillConfig(soft_labels=True, **changes)
+
+
+def test_a_config_says_whether_they_are_there(soft: Generator) -> None:
+    values = soft.config.to_dict()
+    assert values["soft_labels"] is True
+    assert GeneratorConfig.from_dict(values) == soft.config
+    with pytest.raises(TypeError, match="soft_labels must be a bool, got 1"):
+        GeneratorConfig.from_dict({**values, "soft_labels": 1})
+    with pytest.raises(ValueError, match="soft_labels must be True or False, got 1"):
+        DistillConfig(soft_labels=1)
+    with pytest.raises(ValueError, match="a generator driven by noise has none"):
+        GeneratorConfig(soft.spec, "compact", "noise", soft_labels=True)
