@@ -55,6 +55,11 @@ def weights_path(source: str) -> Path:
     return resolve(source, None, None)[0] / WEIGHTS
 
 
+def result_path(folder: Path, dataset: str, row: str, source: str, classifier: str, recipe: str, ipc: int) -> Path:
+    """The result file of a cell; ``source`` is a generator's name, for real images the dataset's."""
+    return folder / f"{dataset}-{row}-{source}-{classifier}-{recipe}-ipc{ipc}.json"
+
+
 def as_sheet(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Images (N, H, W, C) side by side in one nearly square sheet."""
     count, height, width, channels = images.shape
@@ -155,9 +160,7 @@ def main(argv: list[str] | None = None) -> Path:
                 "jpeg_quality": args.quality,
             }
 
-    path = args.out / "-".join(
-        [args.dataset, args.row, str(cell["source"]), args.classifier, args.recipe, f"ipc{args.ipc}.json"]
-    )
+    path = result_path(args.out, args.dataset, args.row, cell["source"], args.classifier, args.recipe, args.ipc)
     runs: dict[str, Any] = json.loads(path.read_text())["runs"] if path.exists() else {}
     for seed in args.seeds:
         if str(seed) in runs:

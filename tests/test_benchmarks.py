@@ -58,6 +58,28 @@ def test_a_cell_is_written_and_resumed(root: Path, row: str) -> None:
     assert run["versions"]["torch"] == torch.__version__
 
 
+def test_fill_measures_what_is_missing_cheapest_first(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill = load("fill")
+    calls: list[list[str]] = []
+    original = fill.reproduce.main
+    monkeypatch.setattr(fill.reproduce, "main", lambda words: calls.append(words) or original(words))
+    monkeypatch.setattr(fill, "bundled_names", lambda: [str(root / "tiny")])
+    monkeypatch.setattr(fill, "is_measured", lambda cell, folder: is_measured((*cell[:2], "tiny", *cell[3:]), folder))
+    some = ["--classifiers", "convnet3", "--recipes", "tuned", "soft", "--rows", "generator", "--ipc", "2", "1"]
+    some += ["--epochs", "1", "--data-root", str(root), "--out", str(root / "results"), "--device", "cpu"]
+    is_measured = load("fill").is_measured
+    assert fill.main([*some, "--list"]) == 6
+    listed = capsys.readouterr().out.splitlines()
+    assert [line.split()[-2:] for line in listed] == [[ipc, seed] for ipc in "12" for seed in "012"]
+    assert fill.main([*some, "--max-minutes", "0"]) == 6
+    assert calls == []
+    assert fill.main([*some, "--seeds", "1"]) == 0
+    assert [words[words.index("--ipc") + 1] for words in calls] == ["1", "2"]
+    assert fill.main([*some, "--list"]) == 4
+
+
 def test_real_images_take_the_soft_labels_of_a_bank() -> None:
     reproduce = load("reproduce")
     spec, labels = KNOWN_SPECS["cifar10"], torch.arange(40) * 7 % 10

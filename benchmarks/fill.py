@@ -1,0 +1,90 @@
+"""Measure every cell of the tables that is still missing, cheapest first, until the time is up.
+
+    python benchmarks/fill.py --data-root DIR --max-minutes 60
+    python benchmarks/fill.py --data-root DIR --datasets cifar10 --classifiers convnet3 --ipc 1 10     # some of them
+
+A cell is one call of ``reproduce.py`` for one seed; what is in ``results/`` already is passed over, so the same call
+goes on where it stopped. Time is looked at between cells. ``--list`` only says what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+import reproduce
+
+from dim_data import Generator, bundled_names
+
+CLASSIFIERS = {"convnet3": 1.0, "resnet10_half": 1.3, "resnet18_half": 2.8, "resnet18_ap_half": 4.2, "resnet18": 11.0}
+"""What an image costs in training, in ConvNet-3's."""
+RECIPES = ("tuned", "soft", "paper")
+ROWS = ("generator", "real", "stored")
+Cell = tuple[str, str, str, str, str, int, int]
+"""Dataset, row, source, classifier, recipe, ipc, seed."""
+
+
+def list_cells(args: argparse.Namespace) -> list[Cell]:
+    """The cells asked for that make sense, cheapest first."""
+    cells: list[Cell] = []
+    for source in bundled_names():
+        config = Generator.from_pretrained(source).config
+        if config.spec.name not in args.datasets:
+            continue
+        for row, classifier, recipe, ipc, seed in itertools.product(
+            args.rows, args.classifiers, args.recipes, args.ipc, args.seeds
+        ):
+            if recipe == "soft" and (row == "stored" or not config.soft_labels):
+                continue
+            if row == "real" and recipe != "soft" and source != config.spec.name:
+                continue  # real images stand beside the set's own generator once
+            cells.append((config.spec.name, row, source, classifier, recipe, ipc, seed))
+    return sorted(cells, key=lambda c: (c[5] * CLASSIFIERS[c[3]], c[6]))
+
+
+def is_measured(cell: Cell, folder: Path) -> bool:
+    """Whether the cell's seed is in its result file."""
+    dataset, row, source, classifier, recipe, ipc, seed = cell
+    path = reproduce.result_path(folder, dataset, row, dataset if row == "real" else source, classifier, recipe, ipc)
+    return path.exists() and str(seed) in json.loads(path.read_text())["runs"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Fill the tables; returns how many cells are still missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    known = ("cifar10", "fashion_mnist", "mnist", "svhn")
+    parser.add_argument("--datasets", nargs="+", choices=known, default=list(known))
+    parser.add_argument("--classifiers", nargs="+", choices=list(CLASSIFIERS), default=list(CLASSIFIERS))
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--ipc", type=int, nargs="+", default=[1, 10, 50])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=1000)
+    parser.add_argument("--max-minutes", type=float, default=float("inf"))
+    parser.add_argument("--list", action="store_true", help="only print what is missing")
+    parser.add_argument("--data-root", default=os.environ.get("DIM_DATA_ROOT"), help="default: DIM_DATA_ROOT")
+    parser.add_argument("--device")
+    parser.add_argument("--out", type=Path, default=reproduce.RESULTS)
+    args = parser.parse_args(argv)
+    deadline = time.monotonic() + 60 * args.max_minutes
+    missing = [cell for cell in list_cells(args) if not is_measured(cell, args.out)]
+    while missing and not args.list and time.monotonic() < deadline:
+        dataset, row, source, classifier, recipe, ipc, seed = missing.pop(0)
+        words = [dataset, "--row", row, "--source", source, "--classifier", classifier, "--recipe", recipe]
+        words += ["--ipc", ipc, "--seeds", seed, "--epochs", args.epochs, "--data-root", args.data_root]
+        words += ["--out", args.out, *(("--device", args.device) if args.device else ())]
+        reproduce.main([str(word) for word in words])
+    for cell in missing if args.list else ():
+        print(*cell)
+    print(f"{len(missing)} cells are missing", file=sys.stderr)
+    return len(missing)
+
+
+if __name__ == "__main__":
+    main()
