@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,9 +46,17 @@ class PictureCache:
             _check_shared_memory(math.prod(shape) + len(codes))
         self._pictures = torch.empty(shape, dtype=torch.uint8, device=codes.device)
         self._known = torch.zeros(len(codes), dtype=torch.bool, device=codes.device)
-        if shared:
+        self._shared = shared
+        self._share()
+
+    def _share(self) -> None:
+        if self._shared:
             self._pictures.share_memory_()
             self._known.share_memory_()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._share()  # a copy's memory is its own again
 
     def synthesize(self, labels: Tensor, serials: Tensor, seed: int = 0) -> Tensor:
         """What :meth:`Generator.synthesize <dim_data.generator.Generator.synthesize>` returns for these arguments."""

@@ -90,6 +90,8 @@ def test_a_pickle_keeps_every_picture(tiny_codes: Generator) -> None:
     wanted = dataset.data
     for other in (pickle.loads(pickle.dumps(dataset)), copy.deepcopy(dataset)):
         assert (other.data == wanted).all()
+        assert other._painter._pictures.is_shared()
+        assert other._painter._pictures.data_ptr() != dataset._painter._pictures.data_ptr()
 
 
 def test_noise_has_nothing_to_cache(tiny_noise: Generator) -> None:
