@@ -86,12 +86,16 @@ class ClassifierStep:
 Fetch = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
 
-def _image_source(train: Generator | LabelledImages, soft_labels: bool = False) -> Fetch:
-    """(labels, serials, seed) -> uint8 images and what to learn of them; no code is decoded twice."""
+def _image_source(train: Generator | LabelledImages, shown: int, soft_labels: bool = False) -> Fetch:
+    """(labels, serials, seed) -> uint8 images and what to learn of them; no code is decoded twice.
+
+    A bank with more codes than will be shown is not kept in memory: few of them come again.
+    """
     if isinstance(train, Generator):
         if soft_labels and not train.config.soft_labels:
             raise ValueError("recipe 'soft' learns soft labels, and this generator stores none: use 'tuned'")
-        paint = train.synthesize if train.config.source == "noise" else PictureCache(train).synthesize
+        comes_again = train.config.source == "codes" and train.config.codes <= shown
+        paint = PictureCache(train).synthesize if comes_again else train.synthesize
         return lambda y, n, seed: (paint(y, n, seed), train.soft_labels(y, n, seed) if soft_labels else y)
     if soft_labels and train.soft is None:
         raise ValueError(
@@ -157,7 +161,7 @@ def train_classifier(
     device = resolve_device(device)
     return _train(
         model,
-        _image_source(train, recipe.soft_labels),
+        _image_source(train, ipc * epochs * train.spec.num_classes, recipe.soft_labels),
         train.spec,
         recipe,
         ipc,
@@ -277,7 +281,7 @@ def evaluate(
     chosen = recipe_for(recipe, train.spec, ipc)
     shown = ipc * epochs * train.spec.num_classes
     started, accuracies = time.monotonic(), []
-    fetch = _image_source(train, chosen.soft_labels)
+    fetch = _image_source(train, shown * len(seeds), chosen.soft_labels)
     for seed in seeds:
         with torch.random.fork_rng():
             torch.manual_seed(seed)

@@ -221,8 +221,15 @@ def test_augmentation_is_for_training_alone() -> None:
     torch.testing.assert_close(images[False][: len(TEST)], TEST.images / 255)
 
 
-def test_a_cached_bank_shows_what_drawing_shows(tiny_codes: Generator) -> None:
-    fetch = evaluation._image_source(tiny_codes)
+@pytest.mark.parametrize("shown", [120, 119])
+def test_a_bank_is_cached_where_its_codes_come_again_and_shows_what_drawing_shows(
+    tiny_codes: Generator, shown: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caches: list[Generator] = []
+    original = evaluation.PictureCache
+    monkeypatch.setattr(evaluation, "PictureCache", lambda g: caches.append(g) or original(g))
+    fetch = evaluation._image_source(tiny_codes, shown)
+    assert len(caches) == (shown == 120)
     labels, serials = torch.arange(300) % 3, torch.arange(300) // 3
     images, targets = fetch(labels, serials, 5)
     assert torch.equal(images, tiny_codes.synthesize(labels, serials, 5))
