@@ -1,7 +1,8 @@
 """Render the tables from the result files: ``python benchmarks/report.py`` (``--check`` in CI).
 
 ``results/`` goes into README.md, ``tried/`` into benchmarks/README.md and ``speed/`` into both: everything between
-``<!-- NAME:begin -->`` and ``<!-- NAME:end -->`` is replaced, nothing is typed by hand.
+``<!-- NAME:begin -->`` and ``<!-- NAME:end -->`` is replaced, nothing is typed by hand. The figures of the accuracies
+are drawn where what they show has changed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
+import plots
 from speed_tables import render_details, render_summary
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -101,15 +103,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="exit with 1 if the tables are out of date")
     args = parser.parse_args(argv)
     benchmarks, stale = args.root / "benchmarks", []
+    results = load_results(benchmarks / "results")
+    accuracies = {
+        cell["source"]: accuracy(cell)
+        for cell in results
+        if (cell["row"], cell["classifier"], cell["recipe"], cell["ipc"]) == ("generator", "convnet3", "tuned", 10)
+    }
     speed = {path.stem: json.loads(path.read_text()) for path in sorted((benchmarks / "speed").glob("*.json"))}
     for path, tables in (
         (
             args.root / "README.md",
-            {"results": render(load_results(benchmarks / "results")), "speed": render_summary(speed)},
+            {"results": render(results), "speed": render_summary(speed, accuracies)},
         ),
         (
             benchmarks / "README.md",
-            {"tried": render_tried(load_results(benchmarks / "tried")), "speed": render_details(speed)},
+            {"tried": render_tried(load_results(benchmarks / "tried")), "speed": render_details(speed, accuracies)},
         ),
     ):
         text = fresh = path.read_text(encoding="utf-8")
@@ -119,6 +127,12 @@ def main(argv: list[str] | None = None) -> int:
             stale.append(path.name)
             if not args.check:
                 path.write_text(fresh, encoding="utf-8")
+    for name, (stamp, figure) in plots.figures(results).items():
+        path = benchmarks / "figures" / name
+        if not plots.is_current(path, stamp):
+            stale.append(name)
+            if not args.check:
+                plots.save(path, stamp, figure)
     if args.check:
         print(f"out of date: {', '.join(stale)}; run python benchmarks/report.py" if stale else "up to date")
     return int(args.check and bool(stale))

@@ -1,8 +1,13 @@
-"""The result files of ``speed.py`` as Markdown: a short table for README.md, long ones for benchmarks/README.md."""
+"""The result files of ``speed.py`` as Markdown: a short table for README.md, long ones for benchmarks/README.md.
+
+Beside a generator's speed stands its accuracy, which ``report.py`` hands over: bundled name -> percent.
+"""
 
 from __future__ import annotations
 
 from typing import Any
+
+Accuracies = dict[Any, str]
 
 TITLES = {
     "loader": "Loaders",
@@ -37,13 +42,14 @@ def named(rows: list[dict[str, Any]], start: str) -> dict[str, Any]:
     return next(row for row in rows if row["name"].startswith(start))
 
 
-def summary(found: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
+def summary(found: dict[str, dict[str, Any]], accuracies: Accuracies) -> list[tuple[str, str]]:
     """What a reader wants to know first: pairs of a sentence and its number, from one device's results."""
     lines: list[tuple[str, str]] = []
     if "generator" in found:
         for row in found["generator"]["rows"]:
-            if row["name"] in ("`cifar10`", "`cifar10_noise`"):
-                what = f"{row['name']} ({row['accuracy']} % at ipc 10) against the paper's generator, images a second"
+            if row.get("source") in ("cifar10", "cifar10_noise"):
+                beside = f"{row['name']} ({accuracies.get(row['source'], '-')} % at ipc 10)"
+                what = f"{beside} against the paper's generator, images a second"
                 lines.append((what, span(row["ratio"], "x")))
     for classifier, name in (("resnet18", "ResNet-18"), ("convnet3", "ConvNet-3")):
         if "training" in found:
@@ -83,26 +89,26 @@ def facts(section: dict[str, Any]) -> str:
     )
 
 
-def render_summary(devices: dict[str, dict[str, dict[str, Any]]]) -> str:
+def render_summary(devices: dict[str, dict[str, dict[str, Any]]], accuracies: Accuracies) -> str:
     """The table of README.md: one for each device that was measured."""
     parts = []
     for device, found in devices.items():
-        rows = [[what, number] for what, number in summary(found)]
+        rows = [[what, number] for what, number in summary(found, accuracies)]
         machine = sorted({f"{s['hardware']}; torch {s['versions']['torch']}" for s in found.values()})
         parts += [table([f"on a {device.upper()}", "median (range)"], rows), f"Measured on: {'; '.join(machine)}."]
     return "\n\n".join(parts)
 
 
-def render_details(devices: dict[str, dict[str, dict[str, Any]]]) -> str:
+def render_details(devices: dict[str, dict[str, dict[str, Any]]], accuracies: Accuracies) -> str:
     """The tables of benchmarks/README.md: every section of every device."""
     parts = []
     for device, found in devices.items():
         for name, section in found.items():
-            parts += [f"**{TITLES[name]}** ({device.upper()})", RENDERERS[name](section), facts(section)]
+            parts += [f"**{TITLES[name]}** ({device.upper()})", RENDERERS[name](section, accuracies), facts(section)]
     return "\n\n".join(parts)
 
 
-def _loader(section: dict[str, Any]) -> str:
+def _loader(section: dict[str, Any], accuracies: Accuracies) -> str:
     rows = [
         [row["name"], f"{row['rate'][0]:,.0f}", span(row["ratio"], "x"), times(row["to_forward"])]
         for row in section["rows"]
@@ -113,7 +119,7 @@ def _loader(section: dict[str, Any]) -> str:
     )
 
 
-def _training(section: dict[str, Any]) -> str:
+def _training(section: dict[str, Any], accuracies: Accuracies) -> str:
     parts = []
     for classifier in ("convnet3", "resnet18"):
         rows = [[row["name"], f"{row['seconds_per_10k']:,.3g}", span(row["time"], "x")] for row in section[classifier]]
@@ -122,7 +128,7 @@ def _training(section: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _generator(section: dict[str, Any]) -> str:
+def _generator(section: dict[str, Any], accuracies: Accuracies) -> str:
     rows = []
     for row in section["rows"]:
         size = f"{row['bytes'] / 1e6:.2f}" if "bytes" in row else ""
@@ -134,7 +140,7 @@ def _generator(section: dict[str, Any]) -> str:
                 span(row["ratio"], "x"),
                 str(row.get("gflop", "")),
                 share,
-                row.get("accuracy", ""),
+                accuracies.get(row.get("source"), ""),
                 size,
             ]
         )
@@ -143,17 +149,20 @@ def _generator(section: dict[str, Any]) -> str:
     return table(heads, rows)
 
 
-def _distilling(section: dict[str, Any]) -> str:
+def _distilling(section: dict[str, Any], accuracies: Accuracies) -> str:
     parts = []
     for stage in ("adversarial", "matching"):
         rows = [[row["name"], f"{row['seconds_per_step']:,.3g}", span(row["ratio"], "x")] for row in section[stage]]
         parts.append(table([f"{stage} step, {section['batch']} images", "seconds", "speed"], rows))
-    rows = [[row["name"], f"{row['hours']:,.3g}", row["accuracy"]] for row in section["whole"]]
+    rows = [
+        [row["name"], f"{row['hours']:,.3g}", accuracies.get(row.get("source"), "not run to its end")]
+        for row in section["whole"]
+    ]
     parts.append(table(["a whole run", "hours", "ConvNet-3, ipc 10"], rows))
     return "\n\n".join(parts)
 
 
-def _growth(section: dict[str, Any]) -> str:
+def _growth(section: dict[str, Any], accuracies: Accuracies) -> str:
     rows = []
     for r in section["rows"]:
         numbers = [f"{r['seconds']:,.3g}", f"{r['rate']:,.0f}", f"{r['peak_mb']:,}", f"{r['grown_mb']:.1f}"]
@@ -162,11 +171,11 @@ def _growth(section: dict[str, Any]) -> str:
     return table(heads, rows)
 
 
-def _start(section: dict[str, Any]) -> str:
+def _start(section: dict[str, Any], accuracies: Accuracies) -> str:
     return table(["from a fresh process", "seconds"], [[r["name"], span(r["seconds"])] for r in section["rows"]])
 
 
-def _profile(section: dict[str, Any]) -> str:
+def _profile(section: dict[str, Any], accuracies: Accuracies) -> str:
     rows = [[f"`{r['operator']}`", f"{r['share']:.1%}", str(r["calls"])] for r in section["rows"]]
     text = f"ConvNet-3 trained from `DistilledLoader`: {section['synthesis']:.0%} of the time is synthesis."
     return text + "\n\n" + table(["operator, synthesis and training together", "share", "calls"], rows)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
+import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -20,7 +23,7 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
 def load(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look themselves up there
     spec.loader.exec_module(module)
     return module
 
@@ -146,7 +149,7 @@ def test_report_renders_means_and_spreads(tmp_path: Path) -> None:
 
 
 def test_contestants_take_turns_and_are_compared_within_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    speed = load("speed")
+    speed = load("speed_bench")
     clock, turns = [0.0], []
     monkeypatch.setattr(speed.time, "perf_counter", lambda: clock[0])
 
@@ -169,8 +172,7 @@ def test_contestants_take_turns_and_are_compared_within_a_round(monkeypatch: pyt
 @pytest.mark.slow
 def test_every_section_of_speed_is_measured_and_rendered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     speed = load("speed")
-    monkeypatch.setattr(speed, "BATCH", 10)
-    monkeypatch.setattr(speed, "STEP_BATCH", 4)
+    monkeypatch.setattr(speed, "Bench", partial(speed.Bench, batch=10, step_batch=4))
     arguments = ["--rounds", "1", "--seconds", "0", "--scale", "0.001", "--device", "cpu", "--out", str(tmp_path)]
     path = speed.main([*arguments, "--sections", "generator"])
     assert list(json.loads(path.read_text())) == ["generator"]
@@ -182,15 +184,17 @@ def test_every_section_of_speed_is_measured_and_rendered(tmp_path: Path, monkeyp
     assert {row["classes"] for row in found["growth"]["rows"]} == {10, 100, 1000}
     assert 0 < found["profile"]["synthesis"] < 1
     tables = load("speed_tables")
-    details, summary = tables.render_details({"cpu": found}), tables.render_summary({"cpu": found})
+    rendered = (render({"cpu": found}, {"mnist": "98.7"}) for render in (tables.render_details, tables.render_summary))
+    details, summary = rendered
     assert all(f"**{title}** (CPU)" in details for title in tables.TITLES.values())
     assert summary.count("\n|") == 14
     assert "| the original's way | " in details
+    assert " | 98.7 | " in details
 
 
 def test_a_measuring_process_that_fails_says_why() -> None:
     with pytest.raises(RuntimeError, match=r"(?s)a measuring process failed: .*ZeroDivisionError"):
-        load("speed").in_process("1 / 0")
+        load("speed_bench").in_process("1 / 0")
 
 
 def test_the_originals_generator_comes_from_a_checkout_or_is_missed(tmp_path: Path) -> None:
@@ -207,3 +211,48 @@ def test_the_originals_generator_comes_from_a_checkout_or_is_missed(tmp_path: Pa
 
 def test_the_readme_is_up_to_date() -> None:
     assert load("report").main(["--check"]) == 0
+
+
+def test_figures_hold_what_they_show_and_are_drawn_anew_when_it_changes(tmp_path: Path) -> None:
+    plots = load("plots")
+
+    def cell(row: str, recipe: str, ipc: int, *accuracies: float) -> dict[str, object]:
+        return {
+            "dataset": "cifar10",
+            "classifier": "convnet3",
+            "row": row,
+            "source": "mine",
+            "recipe": recipe,
+            "ipc": ipc,
+            "images_shown": ipc * 10_000,
+            "runs": {str(seed): {"accuracy": value} for seed, value in enumerate(accuracies)},
+            **({} if row == "real" else {"bytes": 2_000_000}),
+        }
+
+    cells = [
+        cell("generator", "tuned", 10, 0.7, 0.72),
+        cell("real", "soft", 10, 0.8),
+        cell("generator", "tuned", 1, 0.5),
+    ]
+    shown = plots.accuracy_points(cells, "images_shown")
+    assert list(shown) == ["mine", "real images, fresh, soft labels"]
+    assert shown["mine"] == [(10_000, 50, 0), (100_000, pytest.approx(71), pytest.approx(2**0.5))]
+    assert plots.accuracy_points(cells, "bytes") == {"mine, 100 k shown": [(2.0, *shown["mine"][1][1:])]}
+
+    stamps = {}
+    for name, (stamp, figure) in plots.figures(cells).items():
+        assert not plots.is_current(tmp_path / name, stamp)
+        plots.save(tmp_path / name, stamp, figure)
+        assert plots.is_current(tmp_path / name, stamp)
+        stamps[name] = stamp
+    changed = plots.figures([*cells, cell("real", "tuned", 10, 0.76)])  # real images have no bytes
+    assert {name for name, (stamp, _) in changed.items() if stamp != stamps[name]} == {"accuracy_by_images.png"}
+
+
+def test_names_in_a_figure_do_not_lie_on_one_another() -> None:
+    ends = [(6.0, 77.7), (6.0, 77.5), (2.5, 79.7), (6.0, 71.0), (6.0, 77.7)]
+    heights = load("plots").label_heights(ends)
+    column = sorted(height for height, (x, _) in zip(heights, ends, strict=True) if x == 6)
+    assert all(above - below >= 0.9 for below, above in itertools.pairwise(column))
+    assert max(abs(height - y) for height, (_, y) in zip(heights, ends, strict=True)) < 2
+    assert heights[2] == 79.7
