@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dim_data.draws import bank_index
 from dim_data.generator import Generator
 
 __all__ = ["PictureCache"]
@@ -46,6 +45,7 @@ class PictureCache:
             _check_shared_memory(math.prod(shape) + len(codes))
         self._pictures = torch.empty(shape, dtype=torch.uint8, device=codes.device)
         self._known = torch.zeros(len(codes), dtype=torch.bool, device=codes.device)
+        self._filled = False
         self._shared = shared
         self._share()
 
@@ -60,13 +60,17 @@ class PictureCache:
 
     def synthesize(self, labels: Tensor, serials: Tensor, seed: int = 0) -> Tensor:
         """What :meth:`Generator.synthesize <dim_data.generator.Generator.synthesize>` returns for these arguments."""
-        generator = self.generator
-        labels = generator.check_labels(labels)
-        rows = bank_index(labels, serials.to(labels.device), generator.counts, seed)
-        missing = rows[~self._known[rows]].unique()
-        if len(missing):
-            self._pictures[missing] = generator.decode(missing)
-            self._known[missing] = True  # last: another process may look at any moment
+        self.generator.check_labels(labels)
+        return self.decode(self.generator.rows(labels, serials, seed))
+
+    def decode(self, rows: Tensor) -> Tensor:
+        """What :meth:`Generator.decode <dim_data.generator.Generator.decode>` returns for these rows."""
+        if not self._filled:
+            missing = rows[~self._known[rows]].unique()
+            if len(missing):
+                self._pictures[missing] = self.generator.decode(missing)
+                self._known[missing] = True  # last: another process may look at any moment
+            self._filled = bool(self._known.all())  # from then on nobody waits for an answer of the device
         return self._pictures[rows]
 
 

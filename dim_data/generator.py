@@ -32,7 +32,7 @@ from dim_data.storage import packed_weights, read_config, read_weights, resolve
 
 __all__ = ["CHUNK", "Generator"]
 
-CHUNK = {"cpu": 16, "cuda": 128}
+CHUNK = {"cpu": 16, "cuda": 512}
 """Images in one forward pass of :meth:`Generator.synthesize`, by device. Kernels may round differently for
 different batch shapes, so the shape is always this one: a sample cannot depend on the batch it came in."""
 
@@ -119,7 +119,28 @@ class Generator(nn.Module):
             if rank:
                 noise = shape_noise(noise, self.means, self.factors, self.scales, labels)
             return noise.unflatten(1, self.decoder.latent_shape)
-        return self.unpack(self.codes[bank_index(labels, serials, self.counts, seed)])
+        return self.unpack(self.codes[self.rows(labels, serials, seed)])
+
+    def rows(self, labels: Tensor, serials: Tensor, seed: int = 0) -> Tensor:
+        """Places in the bank of codes, which is sorted by class: int64 (B,), on the generator's device.
+
+        Worked out where ``labels`` are. For many at once that is best the CPU: a GPU would have to be waited for.
+
+        Args:
+            labels: int64 (B,), each in [0, num_classes).
+            serials: int64 (B,), non-negative; see :meth:`latents`.
+            seed: Any int.
+
+        Raises:
+            ValueError: The generator is driven by noise and stores nothing.
+        """
+        self._check_codes()
+        found = bank_index(labels, serials.to(labels.device), self.counts.to(labels.device), seed)
+        return found.to(self.codes.device)
+
+    def _check_codes(self) -> None:
+        if self.config.source != "codes":
+            raise ValueError("only a generator with stored codes has a bank of them; this one draws noise")
 
     def soft_labels(self, labels: Tensor, serials: Tensor, seed: int = 0) -> Tensor:
         """What the teacher says of the pictures that :meth:`synthesize` paints for these arguments.
@@ -133,8 +154,8 @@ class Generator(nn.Module):
         """
         if not self.config.soft_labels:
             raise ValueError("this generator stores no soft labels")
-        labels = self.check_labels(labels)
-        opinions = self.soft[bank_index(labels, serials.to(labels.device), self.counts, seed)].float()
+        self.check_labels(labels)
+        opinions = self.soft[self.rows(labels, serials, seed)].float()
         return opinions / opinions.sum(1, keepdim=True)
 
     @property
@@ -267,10 +288,10 @@ class Generator(nn.Module):
         Raises:
             ValueError: The generator is driven by noise and stores nothing.
         """
-        if self.config.source != "codes":
-            raise ValueError("only a generator with stored codes can decode them; this one draws noise")
-        labels = torch.repeat_interleave(self.counts)[rows.to(self.counts.device)]
-        parts = zip(self.codes[rows.to(self.codes.device)].split(batch_size), labels.split(batch_size), strict=True)
+        self._check_codes()
+        rows = rows.to(self.codes.device)
+        labels = torch.repeat_interleave(self.counts, output_size=len(self.codes))[rows]
+        parts = zip(self.codes[rows].split(batch_size), labels.split(batch_size), strict=True)
         return torch.cat([self._render(self.unpack(codes), y) for codes, y in parts])
 
     # Files -------------------------------------------------------------------------------------------

@@ -20,6 +20,11 @@ from dim_data.specs import ImageSpec
 
 __all__ = ["DistilledLoader"]
 
+PLANNED = 8192
+"""Images whose places in the epoch are worked out at once, on the CPU, where that needs no wait for the device."""
+PAINTED = {"cuda": 1024}
+"""Images painted at once, by device, if a batch is smaller: on a GPU it is the launching of kernels that takes time."""
+
 
 @dataclass
 class _Cursor:
@@ -33,7 +38,8 @@ class DistilledLoader:
 
     The pictures are those of :class:`~dim_data.dataset.DistilledDataset` with the same source, ``ipc``, seed
     and epoch. No worker processes, and unless ``cache`` says so no stored images or order: memory holds the
-    generator and one batch, whatever ``ipc`` is. Iterators may run side by side; each keeps the epoch it began with.
+    generator and a few batches, whatever ``ipc`` is. Iterators may run side by side; each keeps the epoch it
+    began with.
 
     Args:
         source: A :class:`Generator`, a folder, a bundled name such as ``"cifar10"`` or a Hub id.
@@ -127,28 +133,43 @@ class DistilledLoader:
         return self._batches(self._cursor)
 
     def _batches(self, cursor: _Cursor) -> Iterator[tuple[Any, Tensor]]:
-        while cursor.batch < len(self):
-            images, labels = self._batch(cursor.epoch, cursor.batch)
+        for images, targets in self._paint(cursor.epoch, cursor.batch):
             cursor.batch += 1
-            yield images if self.transform is None else self.transform(images), labels
+            yield images if self.transform is None else self.transform(images), targets
 
-    def _batch(self, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
+    def _paint(self, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of an epoch from the ``first`` on, untransformed."""
+        size = self.batch_size
+        planned = max(1, PLANNED // size)
+        painted = max(1, PAINTED.get(self.device.type, 0) // size)
+        for start in range(first, len(self), planned):
+            end = min(start + planned, len(self))
+            labels, serials = self._order(epoch, start * size, end * size)
+            targets: Tensor = labels.to(self.device)
+            if self.soft_labels:
+                targets = self.generator.soft_labels(labels, serials, self.seed)
+            stored = self.generator.config.source == "codes"
+            rows = self.generator.rows(labels, serials, self.seed) if stored else None
+            for low in range(0, len(labels), painted * size):
+                part = slice(low, low + painted * size)
+                if rows is None:
+                    images = self.generator.synthesize(labels[part], serials[part], self.seed)
+                else:
+                    images = self._painter.decode(rows[part])
+                if self.dtype != torch.uint8:
+                    images = images.to(self.dtype).div_(255)
+                yield from zip(images.split(size), targets[part].split(size), strict=True)
+
+    def _order(self, epoch: int, start: int, end: int) -> tuple[Tensor, Tensor]:
+        """Labels and serials of the images from ``start`` up to ``end`` in an epoch, on the CPU."""
         total = self.ipc * self.spec.num_classes
-        start = batch * self.batch_size
-        # On the CPU, where checking and walking these few integers costs no wait for the device.
-        indices = torch.arange(start, min(start + self.batch_size, total))
+        indices = torch.arange(start, min(end, total))
         if self.shuffle:
             # No class is -1: these keys are apart from those of the pictures.
             keys = hash_keys(self.seed, torch.full_like(indices, -1), torch.full_like(indices, epoch))
             indices = permute(indices, torch.full_like(indices, total), keys)
-        labels = indices % self.spec.num_classes
         serials = epoch * self.ipc + torch.div(indices, self.spec.num_classes, rounding_mode="floor")
-        images = self._painter.synthesize(labels, serials, self.seed)
-        if self.dtype != torch.uint8:
-            images = images.to(self.dtype).div_(255)
-        if self.soft_labels:
-            return images, self.generator.soft_labels(labels, serials, self.seed)
-        return images, labels.to(self.device)
+        return indices % self.spec.num_classes, serials
 
     def state_dict(self) -> dict[str, Any]:
         """Where the latest iterator stands: JSON-ready."""

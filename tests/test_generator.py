@@ -269,7 +269,7 @@ def test_a_single_code_is_remembered_by_its_mean(tiny_codes: Generator) -> None:
 
 
 def test_noise_cannot_be_decoded_whole(tiny_noise: Generator) -> None:
-    with pytest.raises(ValueError, match="only a generator with stored codes can decode them"):
+    with pytest.raises(ValueError, match="only a generator with stored codes has a bank of them"):
         tiny_noise.decode(torch.arange(2))
 
 

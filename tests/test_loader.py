@@ -390,3 +390,28 @@ def test_repr_says_what_it_is(tiny_codes: Generator) -> None:
     assert repr(build(tiny_codes, seed=3, shuffle=False)) == (
         "DistilledLoader('tiny', batch_size=5, ipc=8, device='cpu', seed=3, shuffle=False, dtype=torch.uint8)"
     )
+
+
+@pytest.mark.parametrize("kind", ["tiny_noise", "tiny_shaped", "tiny_codes"])
+def test_batches_do_not_depend_on_how_many_are_made_at_once(
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = request.getfixturevalue(kind)
+
+    def batches(drop_last: bool, first: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        loader = DistilledLoader(generator, 7, ipc=12, device="cpu", drop_last=drop_last)
+        state = loader.state_dict()
+        loader.load_state_dict({**state, "batch": first})
+        return list(loader)
+
+    for drop_last, first in ((False, 0), (True, 0), (False, 3)):
+        wanted = batches(drop_last, first)
+        for planned, painted in ((1, 0), (14, 14), (30, 21), (30, 1000)):
+            with monkeypatch.context() as patch:
+                patch.setattr("dim_data.loader.PLANNED", planned)
+                patch.setattr("dim_data.loader.PAINTED", {"cpu": painted})
+                found = batches(drop_last, first)
+            assert len(found) == len(wanted)
+            for (x, y), (u, v) in zip(found, wanted, strict=True):
+                assert torch.equal(x, u)
+                assert torch.equal(y, v)
