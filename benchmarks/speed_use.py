@@ -224,15 +224,15 @@ def measure_start(bench: Bench) -> dict[str, Any]:
 def measure_profile(bench: Bench) -> dict[str, Any]:
     """Where the time goes while ConvNet-3 trains on ``DistilledLoader``: the operators that take most of it."""
     feed = feeds(bench, max(bench.batch, bench.size(640) // bench.batch * bench.batch), workers=0)["DistilledLoader"]
-    original, marked = feed.generator.synthesize, "synthesis of the pictures"
+    original, marked = feed.generator.decode, "synthesis of the pictures"
 
-    def synthesize(*arguments: Any) -> torch.Tensor:
+    def decode(*arguments: Any) -> torch.Tensor:
         with torch.profiler.record_function(marked):
             return original(*arguments)
 
     work = training_epoch(bench, "convnet3", feed)
     work()
-    feed.generator.synthesize = synthesize
+    feed.generator.decode = decode
     with torch.profiler.profile() as profile:
         work()
         bench.wait()
