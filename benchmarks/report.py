@@ -2,7 +2,7 @@
 
 ``results/`` goes into README.md, ``tried/`` into benchmarks/README.md and ``speed/`` into both: everything between
 ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->`` is replaced, nothing is typed by hand. The figures of the accuracies
-are drawn where what they show has changed.
+and the cards of the bundled generators are made anew where what they show has changed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
+import cards
 import plots
 from speed_tables import render_details, render_summary
 
@@ -104,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     benchmarks, stale = args.root / "benchmarks", []
     results = load_results(benchmarks / "results")
-    accuracies = {
+    beside = {
         cell["source"]: accuracy(cell)
         for cell in results
         if (cell["row"], cell["classifier"], cell["recipe"], cell["ipc"]) == ("generator", "convnet3", "tuned", 10)
@@ -113,11 +114,11 @@ def main(argv: list[str] | None = None) -> int:
     for path, tables in (
         (
             args.root / "README.md",
-            {"results": render(results), "speed": render_summary(speed, accuracies)},
+            {"results": render(results), "speed": render_summary(speed, beside)},
         ),
         (
             benchmarks / "README.md",
-            {"tried": render_tried(load_results(benchmarks / "tried")), "speed": render_details(speed, accuracies)},
+            {"tried": render_tried(load_results(benchmarks / "tried")), "speed": render_details(speed, beside)},
         ),
     ):
         text = fresh = path.read_text(encoding="utf-8")
@@ -127,6 +128,12 @@ def main(argv: list[str] | None = None) -> int:
             stale.append(path.name)
             if not args.check:
                 path.write_text(fresh, encoding="utf-8")
+    for folder in sorted(path for path in (args.root / "dim_data" / "bundled").glob("*") if path.is_dir()):
+        accuracies = cards.measured(folder.name, results)
+        if not cards.is_card_current(folder, accuracies):
+            stale.append(f"the card of {folder.name}")
+            if not args.check:
+                cards.write_card(folder, accuracies)
     for name, (stamp, figure) in plots.figures(results).items():
         path = benchmarks / "figures" / name
         if not plots.is_current(path, stamp):

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from dim_data import hub
 
-__all__ = ["Accuracy", "Measurement", "agree", "read_accuracies", "state_accuracy"]
+__all__ = ["Accuracy", "Measurement", "agree", "in_percent", "read_accuracies", "state_accuracy"]
 
 
 class Measurement(Protocol):
@@ -72,9 +72,14 @@ class Accuracy:
     def __str__(self) -> str:
         runs = f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}"
         return (
-            f"{self.classifier}, recipe {self.recipe}, ipc {self.ipc}: {self.mean:.2%} +- {self.std:.2%} "
+            f"{self.classifier}, recipe {self.recipe}, ipc {self.ipc}: {in_percent(self)} "
             f"({runs}, {self.epochs} epochs)"
         )
+
+
+def in_percent(measured: Measurement) -> str:
+    """Mean and spread, such as ``73.64% +- 0.27%``; of a single seed there is no spread."""
+    return f"{measured.mean:.2%}" + (f" +- {measured.std:.2%}" if len(measured.seeds) > 1 else "")
 
 
 def agree(stated: Measurement, measured: Measurement, *, floor: float = 0.01) -> bool:

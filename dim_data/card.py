@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dim_data.accuracies import Accuracy, state_accuracy
+from dim_data.accuracies import Accuracy, in_percent, state_accuracy
 from dim_data.architectures import ARCHITECTURES
 from dim_data.config import GeneratorConfig
 from dim_data.hub import SAMPLES, TRAINING_CONFIG, write_metadata
@@ -183,7 +183,7 @@ def _accuracy(repo_id: str, accuracies: Sequence[Accuracy]) -> str:
             str(one.ipc),
             str(one.epochs),
             ", ".join(map(str, one.seeds)),
-            f"{one.mean:.2%} +- {one.std:.2%}",
+            in_percent(one),
         )
         for one in accuracies
     ]

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dim_data.accuracies import in_percent
 from dim_data.augment import augment
 from dim_data.cache import PictureCache
 from dim_data.classifiers import build_classifier
@@ -68,7 +69,7 @@ class Evaluation:
     def __str__(self) -> str:
         runs = f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}"
         return (
-            f"{self.classifier}, recipe {self.recipe}, ipc {self.ipc}: {self.mean:.2%} +- {self.std:.2%} "
+            f"{self.classifier}, recipe {self.recipe}, ipc {self.ipc}: {in_percent(self)} "
             f"({runs}, {self.images_shown} images shown)"
         )
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from dim_data import Generator, GeneratorConfig
+from dim_data.publishing import stated_accuracies
 from dim_data.real import LabelledImages
 from dim_data.specs import KNOWN_SPECS
 
@@ -256,3 +257,24 @@ def test_names_in_a_figure_do_not_lie_on_one_another() -> None:
     assert all(above - below >= 0.9 for below, above in itertools.pairwise(column))
     assert max(abs(height - y) for height, (_, y) in zip(heights, ends, strict=True)) < 2
     assert heights[2] == 79.7
+
+
+def test_a_bundled_generators_card_states_what_was_measured(codes_folder: Path) -> None:
+    cards = load("cards")
+
+    def cell(source: str, ipc: int, *accuracies: float) -> dict[str, object]:
+        runs = {str(seed): {"accuracy": value} for seed, value in enumerate(accuracies)}
+        named = {"row": "generator", "source": source, "classifier": "convnet3", "recipe": "tuned"}
+        return {**named, "ipc": ipc, "epochs": 1000, "runs": runs}
+
+    cells = [cell("mine", 10, 0.7, 0.8), cell("mine", 1, 0.5), cell("other", 1, 0.9)]
+    found = cards.measured("mine", cells)
+    assert [(one.ipc, one.seeds, one.mean) for one in found] == [(1, (0,), 0.5), (10, (0, 1), 0.75)]
+    assert not cards.is_card_current(codes_folder, found)
+    cards.write_card(codes_folder, found)
+    assert cards.is_card_current(codes_folder, found)
+    assert stated_accuracies(codes_folder) == found
+    assert "| 50.00% |" in (codes_folder / "README.md").read_text()
+    assert not cards.is_card_current(codes_folder, found[1:])
+    Generator.from_pretrained(codes_folder).save_pretrained(codes_folder, dtype=torch.int8)
+    assert not cards.is_card_current(codes_folder, found)

@@ -118,7 +118,7 @@ def test_mean_and_deviation() -> None:
     assert str(result) == "convnet3, recipe tuned, ipc 10: 63.33% +- 15.28% (3 seeds, 100000 images shown)"
     single = replace(result, seeds=(0,), accuracies=(0.5,))
     assert (single.mean, single.std) == (0.5, 0.0)
-    assert str(single).endswith("50.00% +- 0.00% (1 seed, 100000 images shown)")
+    assert str(single).endswith("ipc 10: 50.00% (1 seed, 100000 images shown)")
 
 
 @pytest.mark.parametrize("recipe", ["tuned", "paper"])

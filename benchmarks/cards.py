@@ -1,0 +1,64 @@
+"""Model cards of the bundled generators, from the result files: what ``dim-data info`` states of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from PIL.PngImagePlugin import PngInfo
+from plots import STAMP, is_current
+
+from dim_data import Generator
+from dim_data.accuracies import Accuracy
+from dim_data.card import render_card
+from dim_data.figures import sample_grid
+from dim_data.hub import CARD, CONFIG, SAMPLES, TRAINING_CONFIG, WEIGHTS
+from dim_data.publishing import stated_accuracies
+from dim_data.storage import read_config
+
+
+def measured(name: str, results: list[dict[str, Any]]) -> tuple[Accuracy, ...]:
+    """What the result files say of a generator, in the order of a table."""
+    found = []
+    for cell in results:
+        if (cell["row"], cell["source"]) == ("generator", name):
+            values = [run["accuracy"] for run in cell["runs"].values()]
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            seeds = tuple(sorted(map(int, cell["runs"])))
+            mean, std = round(statistics.fmean(values), 4), round(spread, 4)
+            found.append(Accuracy(cell["classifier"], cell["recipe"], cell["ipc"], cell["epochs"], seeds, mean, std))
+    return tuple(sorted(found, key=lambda one: (one.classifier, one.recipe, one.ipc)))
+
+
+def is_card_current(folder: Path, accuracies: tuple[Accuracy, ...]) -> bool:
+    """Whether the card states these accuracies of these weights, and the picture shows them.
+
+    The text's form is left to the library that writes it: another version of it is no reason to write anew.
+    """
+    card, weights = folder / CARD, (folder / WEIGHTS).read_bytes()
+    return (
+        card.is_file()
+        and f"| bytes | {len(weights)} |" in card.read_text(encoding="utf-8")
+        and stated_accuracies(folder) == accuracies
+        and is_current(folder / SAMPLES, hashlib.sha256(weights).hexdigest())
+    )
+
+
+def write_card(folder: Path, accuracies: tuple[Accuracy, ...]) -> None:
+    """Write the card and the picture of the generator in ``folder``, under the folder's name."""
+    weights, training = (folder / WEIGHTS).read_bytes(), folder / TRAINING_CONFIG
+    text = render_card(
+        folder.name,
+        read_config(folder / CONFIG),
+        size=len(weights),
+        accuracies=accuracies,
+        license="mit",
+        training=json.loads(training.read_text(encoding="utf-8")) if training.is_file() else None,
+    )
+    (folder / CARD).write_text(text, encoding="utf-8")
+    stamp = PngInfo()
+    stamp.add_text(STAMP, hashlib.sha256(weights).hexdigest())
+    sample_grid(Generator.from_pretrained(folder)).save(folder / SAMPLES, pnginfo=stamp, optimize=True)
