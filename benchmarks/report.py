@@ -21,6 +21,7 @@ from speed_tables import render_details, render_summary
 
 ROOT = Path(__file__).resolve().parent.parent
 DATASETS = {"cifar10": "CIFAR-10", "fashion_mnist": "Fashion-MNIST", "mnist": "MNIST", "svhn": "SVHN"}
+RECIPE_ORDER = ("tuned", "soft", "paper")
 ROW_ORDER = ("generator", "before", "stored", "real")
 
 
@@ -55,7 +56,7 @@ def render(results: list[dict[str, Any]]) -> str:
     for cell in results:
         groups.setdefault((cell["dataset"], cell["classifier"], cell["recipe"]), []).append(cell)
     parts = []
-    for key in sorted(groups, key=lambda k: (list(DATASETS).index(k[0]), k[1:])):
+    for key in sorted(groups, key=lambda k: (list(DATASETS).index(k[0]), k[1], RECIPE_ORDER.index(k[2]))):
         dataset, classifier, recipe = key
         cells = groups[key]
         budgets = sorted({cell["ipc"] for cell in cells})
