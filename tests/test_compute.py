@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -35,10 +36,20 @@ def test_the_fast_format_is_what_the_processor_has(native: bool, monkeypatch: py
             assert F.linear(torch.ones(2, 2), torch.ones(2, 2)).dtype == dtype
 
 
-@pytest.mark.parametrize("found", [{}, {"amx_bf16": False}, {"avx512_bf16": True}, {"amx_bf16": True}])
-def test_capabilities_are_asked_for(found: dict[str, bool], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("found", "native"),
+    [
+        ({}, False),
+        ({"amx_bf16": False}, False),
+        ({"amx_bf16": True, "cpu_name": "Intel Xeon"}, True),
+        ({"avx512_bf16": True, "cpu_name": "AMD EPYC"}, True),
+        ({"avx512_bf16": True}, True),
+        ({"avx512_bf16": True, "amx_bf16": False, "cpu_name": "Intel Xeon"}, False),  # half the rate of float32
+    ],
+)
+def test_capabilities_are_asked_for(found: dict[str, Any], native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
-    assert compute._cpu_has_bfloat16() == any(found.values())
+    assert compute._cpu_has_bfloat16() == native
 
 
 def test_compilation_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
