@@ -21,9 +21,10 @@ from dim_data.config import GeneratorConfig
 from dim_data.evaluation import evaluate
 from dim_data.figures import save_curves, save_grid
 from dim_data.generator import Generator
+from dim_data.labelling import opinions
 from dim_data.loops import LoopState, StageStep
 from dim_data.matching import match_images, match_labels
-from dim_data.pool import opinions, start_pool, warm_pool
+from dim_data.pool import elders, start_pool, warm_pool
 from dim_data.presets import PRESETS, DistillConfig
 from dim_data.real import LabelledImages, load_real
 from dim_data.reconstruction import encode_all, reconstruct, reconstruction_parts
@@ -278,7 +279,8 @@ def _finish(run: Run, full: LabelledImages, device: torch.device) -> Generator:
             state.parts["average_encoder"].module.load_state_dict(run.best["encoder"])
     kept = _kept(full, run.config)
     if run.config.soft_labels:
-        kept = replace(kept, soft=opinions(run.states["pool"], kept, run.config.pool_ages, device))
+        teachers = elders(run.states["pool"], run.config.pool_ages)
+        kept = replace(kept, soft=opinions(teachers, kept.images, kept.spec))
     result = _candidate(state, kept, run.config, device)
     folder = result.save_pretrained(run.out / RESULT)
     config = run.config

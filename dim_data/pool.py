@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from dim_data.augment import augment
 from dim_data.classifiers import build_classifier
@@ -20,7 +20,7 @@ from dim_data.loops import LoopState, StageStep, draw_batch
 from dim_data.real import LabelledImages
 from dim_data.specs import ImageSpec
 
-__all__ = ["age_member", "opinions", "renew_member", "start_pool", "warm_pool"]
+__all__ = ["age_member", "elders", "renew_member", "start_pool", "warm_pool"]
 
 PEAK_LR = 0.05
 AGING_LR = 0.01  # the rate at which the paper trains its members
@@ -78,27 +78,9 @@ def age_member(
         _step(state, member, data, augmentation, AGING_LR, batch_size, device)
 
 
-@torch.no_grad()
-def opinions(state: LoopState, data: LabelledImages, ages: Sequence[int], device: torch.device) -> Tensor:
-    """What the pool's elders say of each image: class probabilities, float32 (N, num_classes) on ``device``.
-
-    The mean over the members at least half as old as the oldest, and over an image and its mirror where
-    ``data.spec.mirror`` allows.
-    """
-    elders = [m.eval() for m, age in zip(state.parts["pool"], ages, strict=True) if 2 * age >= max(ages)]
-    batches = []
-    for images in data.images.split(250):
-        images = data.spec.normalize(images.to(device).float() / 255)
-        views = [images, images.flip(-1)] if data.spec.mirror else [images]
-        said = []
-        for view in views:
-            view = view.contiguous(memory_format=torch.channels_last)
-            for member in elders:
-                with autocast(device):
-                    logits = compiled(member)(view)
-                said.append(logits.float().softmax(1))
-        batches.append(torch.stack(said).mean(0))
-    return torch.cat(batches)
+def elders(state: LoopState, ages: Sequence[int]) -> list[nn.Module]:
+    """The members at least half as old as the oldest: those whose opinions are worth storing."""
+    return [member for member, age in zip(state.parts["pool"], ages, strict=True) if 2 * age >= max(ages)]
 
 
 def renew_member(state: LoopState, member: int) -> None:

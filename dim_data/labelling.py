@@ -1,0 +1,74 @@
+"""Soft labels: what teachers say of images, and a generator that stores it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dim_data.compute import autocast, compiled
+from dim_data.generator import Generator
+from dim_data.specs import ImageSpec
+
+__all__ = ["opinions", "relabel"]
+
+
+@torch.no_grad()
+def opinions(teachers: Sequence[nn.Module], images: Tensor, spec: ImageSpec, batch_size: int = 250) -> Tensor:
+    """What teachers say of images: class probabilities, float32 (N, num_classes), on the teachers' device.
+
+    The mean over the teachers, and over an image and its mirror where ``spec.mirror`` allows.
+
+    Args:
+        teachers: Classifiers that take normalised images (B, C, H, W) and give logits (B, num_classes); left in
+            eval mode.
+        images: uint8 (N, C, H, W).
+        spec: What the images are.
+        batch_size: Images in one pass.
+
+    Raises:
+        ValueError: There is no teacher, or one does not give ``num_classes`` logits.
+    """
+    if not teachers:
+        raise ValueError("no teacher was given: pass at least one classifier")
+    device = next(teachers[0].parameters()).device
+    ask = [compiled(teacher.eval()) for teacher in teachers]
+    batches = []
+    for batch in images.split(batch_size):
+        batch = spec.normalize(batch.to(device).float() / 255)
+        said = []
+        for view in [batch, batch.flip(-1)] if spec.mirror else [batch]:
+            view = view.contiguous(memory_format=torch.channels_last)
+            for teacher in ask:
+                with autocast(device):
+                    logits = teacher(view)
+                wanted = (len(batch), spec.num_classes)
+                if logits.shape != wanted:
+                    raise ValueError(f"a teacher must give logits of shape {wanted}, got {tuple(logits.shape)}")
+                said.append(logits.float().softmax(1))
+        batches.append(torch.stack(said).mean(0))
+    return torch.cat(batches)
+
+
+@torch.no_grad()
+def relabel(generator: Generator, *teachers: nn.Module) -> Generator:
+    """A new generator with the same pictures that stores what ``teachers`` say of each of them.
+
+    The teachers look at the pictures that a student will see, not at the images they were made of, so no data is
+    needed and the labels fit what is shown. Labels that were stored before are replaced.
+
+    Args:
+        generator: With stored codes.
+        teachers: See :func:`opinions`.
+
+    Raises:
+        ValueError: The generator is driven by noise, or the teachers do not fit.
+    """
+    if generator.config.source != "codes":
+        raise ValueError("soft labels are stored beside codes; this generator is driven by noise and has none")
+    rows = torch.arange(len(generator.codes))
+    soft = [opinions(teachers, generator.decode(part), generator.spec) for part in rows.split(2000)]
+    labels = torch.repeat_interleave(generator.counts)
+    other = generator.store(generator.unpack(generator.codes), labels, torch.cat(soft).to(generator.codes.device))
+    return other.requires_grad_(False).eval().to(generator.codes.device)
