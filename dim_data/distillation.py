@@ -28,7 +28,7 @@ from dim_data.pool import elders, start_pool, warm_pool
 from dim_data.presets import PRESETS, DistillConfig
 from dim_data.real import LabelledImages, load_real
 from dim_data.reconstruction import encode_all, reconstruct, reconstruction_parts
-from dim_data.runs import BEFORE, CURVES, METRICS, RESULT, Run, open_run
+from dim_data.runs import BEFORE, CURVES, METRICS, RESULT, Run, claimed, open_run
 from dim_data.specs import ImageSpec
 
 __all__ = ["distill"]
@@ -76,7 +76,7 @@ def distill(
     Raises:
         StoppedError: ``max_minutes`` ran out or ``should_stop`` said so; the run is saved.
         DivergenceError: A loss or weight became NaN or infinite.
-        FileExistsError: ``out`` holds something else.
+        FileExistsError: ``out`` holds something else, or another process is at work in it.
         OSError: A checkpoint could not be written; the one before it is intact.
         ValueError: The data or the configuration cannot be used.
     """
@@ -102,19 +102,20 @@ def distill(
         "device": place.type,
     }
     out = Path(out)
-    open_run(out, identity, resume, overwrite)
-    deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
-    run = Run(out, config, checkpoint_seconds, deadline)
-    run.load()
-    if "finished" in run.done:
-        return Generator.from_pretrained(out / RESULT, device=place)
-    train, held_out = full.split(config.holdout, config.seed) if config.holdout else (full, full)
-    _stages(run, generator, train.to(place), held_out, place, on_step, should_stop)
-    result = _finish(run, full, place)
-    run.done.append("finished")
-    run.states = {}
-    run.save()
-    return result
+    with claimed(out):
+        open_run(out, identity, resume, overwrite)
+        deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
+        run = Run(out, config, checkpoint_seconds, deadline)
+        run.load()
+        if "finished" in run.done:
+            return Generator.from_pretrained(out / RESULT, device=place)
+        train, held_out = full.split(config.holdout, config.seed) if config.holdout else (full, full)
+        _stages(run, generator, train.to(place), held_out, place, on_step, should_stop)
+        result = _finish(run, full, place)
+        run.done.append("finished")
+        run.states = {}
+        run.save()
+        return result
 
 
 def _check_classes(data: LabelledImages, config: DistillConfig) -> None:

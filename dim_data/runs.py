@@ -8,7 +8,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,12 @@ from dim_data import hub
 from dim_data.loops import LoopState, StageStep
 from dim_data.presets import DistillConfig
 
-__all__ = ["DivergenceError", "Run", "StoppedError", "open_run"]
+try:
+    import fcntl
+except ImportError:  # Windows: a second run in one folder is not noticed there
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["DivergenceError", "Run", "StoppedError", "claimed", "open_run"]
 
 RUN, CHECKPOINT, METRICS = "run.json", "checkpoint.pt", "metrics.jsonl"
 CURVES = "curves.png"
@@ -172,15 +178,44 @@ class Run:
         )
 
 
-def open_run(out: Path, identity: dict[str, Any], resume: bool, overwrite: bool) -> None:
-    """Make ``out`` ready for this run: empty, or holding this very run."""
+@contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """Make the folder ``out`` and hold it: two runs in one would overwrite each other's checkpoints.
+
+    The lock is the operating system's and goes with the process, however that ends.
+
+    Raises:
+        FileExistsError: ``out`` is a file, or a run is at work in it.
+        OSError: It cannot be made or written to.
+    """
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{out} is a file: choose a folder for the run")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        held = [path for path in out.iterdir() if not re.fullmatch(r"\..*\.tmp", path.name)]  # less a kill's leavings
+        next(out.iterdir(), None)
     except OSError as error:
         raise OSError(f"cannot use {out} as the output folder: {error}; choose another") from error
+    if fcntl is None:
+        yield
+        return
+    folder = os.open(out, os.O_RDONLY)  # the folder itself is locked: no file is left behind in it
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FileExistsError(
+                f"another process is at work in {out}: wait for it or stop it, or choose another folder"
+            ) from error
+        except OSError:  # a network share without locks
+            pass
+        yield
+    finally:
+        os.close(folder)
+
+
+def open_run(out: Path, identity: dict[str, Any], resume: bool, overwrite: bool) -> None:
+    """Make the claimed folder ``out`` ready for this run: empty, or holding this very run."""
+    held = [path for path in out.iterdir() if not re.fullmatch(r"\..*\.tmp", path.name)]  # less a kill's leavings
     if not held:
         pass
     elif (out / RUN).is_file():

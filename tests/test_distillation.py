@@ -347,6 +347,18 @@ def start_child(name: str, out: Path, seconds: float) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs flock")
+def test_two_runs_in_one_folder_are_refused(unbroken: Unbroken, tmp_path: Path) -> None:
+    def interfere(step: StageStep) -> None:
+        if step.step == 2:
+            with pytest.raises(FileExistsError, match=r"another process is at work in .*: wait for it or stop it"):
+                distill(DATA, config=settings("codes"), out=tmp_path, overwrite=True)
+
+    distill(DATA, config=settings("codes"), out=tmp_path, on_step=interfere)
+    assert_same_run(tmp_path, unbroken("codes"))
+    distill(DATA, config=settings("codes"), out=tmp_path)  # and free again
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 @pytest.mark.parametrize(("name", "seconds"), [("codes", 0.0), ("paper", 0.02)])
