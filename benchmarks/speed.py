@@ -29,7 +29,7 @@ from dim_data.hub import write_atomically
 sys.path.insert(0, str(Path(__file__).parent))
 from reproduce import hardware
 from speed_bench import Bench
-from speed_make import measure_distilling, measure_generator
+from speed_make import measure_arithmetic, measure_distilling, measure_generator
 from speed_use import measure_growth, measure_loader, measure_profile, measure_start, measure_training
 
 SPEED = Path(__file__).with_name("speed")
@@ -39,6 +39,7 @@ SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "training": measure_training,
     "generator": measure_generator,
     "distilling": measure_distilling,
+    "arithmetic": measure_arithmetic,
     "growth": measure_growth,
     "start": measure_start,
     "profile": measure_profile,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
 from original import OriginalGenerator, OriginalSteps, draw_noise, load_generator
 from reproduce import weights_path
 from speed_bench import CIFAR, Bench, Work, load
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from dim_data import Generator, GeneratorConfig
 from dim_data.adversarial import adversarial_parts, train_adversarial
@@ -21,6 +25,8 @@ from dim_data.presets import PRESETS
 from dim_data.real import LabelledImages
 from dim_data.reconstruction import reconstruction_parts
 from dim_data.storage import bundled_names
+
+ORIGINAL = "the original's way"
 
 
 def matrix_product(bench: Bench) -> Work:
@@ -35,14 +41,30 @@ def matrix_product(bench: Bench) -> Work:
     return work
 
 
+class Operations(TorchDispatchMode):
+    """Counts floating-point operations by torch's own formulas.
+
+    ``FlopCounterMode`` would do, but it follows modules by hooks that a second derivative cannot pass.
+    """
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operator and add what it takes."""
+        found = func(*args, **(kwargs or {}))
+        if func.overloadpacket in flop_registry:
+            self.total += flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=found)
+        return found
+
+
 def operations(generator: Generator) -> int:
     """Floating-point operations of one image."""
     device = next(generator.parameters()).device
     labels = torch.zeros(1, dtype=torch.int64, device=device)
     latents = generator.latents(labels, labels)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), Operations() as counter:
         generator.decoder(latents, labels)
-    return counter.get_total_flops()
+    return counter.total
 
 
 def measure_generator(bench: Bench) -> dict[str, Any]:
@@ -112,11 +134,20 @@ def steps_of(loop: Any, batch: int, steps: int = 1) -> Work:
     return work
 
 
-def measure_distilling(bench: Bench) -> dict[str, Any]:
-    """Seconds of an adversarial and of a matching step, ours against the original's way."""
+def operations_of(work: Work, steps: int) -> int:
+    """Floating-point operations of one of the ``steps`` that ``work`` takes; nothing in it may be compiled yet."""
+    with mock.patch.dict(os.environ, {"DIM_DATA_COMPILE": "0"}), Operations() as counter:
+        work()
+    return counter.total // steps
+
+
+def distilling_steps(bench: Bench) -> dict[str, dict[str, tuple[Callable[[], Work], int]]]:
+    """For each stage the contestants, the original's way first: what makes one, and how many steps its work is."""
     device, paper, default, batch = bench.device, PRESETS["paper"], PRESETS["default"], bench.step_batch
     data = random_data(max(batch * 17, bench.size(2000))).to(device)
-    endless = 10**9
+    on_cpu = LabelledImages(data.images.cpu(), data.labels.cpu(), CIFAR)
+    endless, asked = 10**9, len(default.pool_ages)
+    common: dict[str, Any] = {"batch_size": batch, "device": device}
 
     def ours(config: Any, source: str) -> Generator:
         codes = 10 if source == "codes" else 0
@@ -130,66 +161,63 @@ def measure_distilling(bench: Bench) -> dict[str, Any]:
     def pool(config: Any) -> Any:
         return start_pool(("convnet3",), len(config.pool_ages), CIFAR, 0, device)
 
-    original = OriginalSteps(LabelledImages(data.images.cpu(), data.labels.cpu(), CIFAR), batch, "convnet3", device)
-    common = {"batch_size": batch, "device": device}
-    adversarial = bench.compete(
-        {
-            "the original's way": original.adversarial,
-            "preset `paper`": steps_of(train_adversarial(game(), data, endless, augmentation=(), **common), batch),
+    def original() -> OriginalSteps:
+        return OriginalSteps(on_cpu, batch, "convnet3", device)
+
+    def paper_game() -> Work:
+        return steps_of(train_adversarial(game(), data, endless, augmentation=(), **common), batch)
+
+    def paper_matching() -> Work:
+        settings = {"match_weight": paper.logit_weight, "lifetime": endless, "aging_steps": paper.pool_aging}
+        loop = match_labels(
+            game(), pool(paper), data, endless, augmentation=paper.pool_augmentation, **settings, **common
+        )
+        return steps_of(loop, batch)
+
+    def default_matching() -> Work:
+        state = reconstruction_parts(ours(default, "codes"), default.matching_lr, 0.999, 0, device)
+        settings = {"lr": default.matching_lr, "logit_weight": default.logit_weight}
+        loop = match_images(
+            state, pool(default), data, endless, augmentation=default.augmentation, **settings, **common
+        )
+        return steps_of(loop, batch, asked)
+
+    return {
+        "adversarial": {ORIGINAL: (lambda: original().adversarial, 1), "preset `paper`": (paper_game, 1)},
+        "matching": {
+            ORIGINAL: (lambda: original().matching, 1),
+            "preset `paper`: the same networks, batch and 16 steps of a member": (paper_matching, 1),
+            "preset `default`: as many pairs, members kept": (default_matching, asked),
         },
-        "the original's way",
-    )
-    matching = bench.compete(
-        {
-            "the original's way": original.matching,
-            "preset `paper`: the same networks, batch and 16 steps of a member": steps_of(
-                match_labels(
-                    game(),
-                    pool(paper),
-                    data,
-                    endless,
-                    match_weight=paper.logit_weight,
-                    lifetime=endless,
-                    aging_steps=paper.pool_aging,
-                    augmentation=paper.pool_augmentation,
-                    **common,
-                ),
-                batch,
-            ),
-            "preset `default`: as many pairs, members kept": steps_of(
-                match_images(
-                    reconstruction_parts(ours(default, "codes"), default.matching_lr, 0.999, 0, device),
-                    pool(default),
-                    data,
-                    endless,
-                    lr=default.matching_lr,
-                    logit_weight=default.logit_weight,
-                    augmentation=default.augmentation,
-                    **common,
-                ),
-                batch,
-                len(default.pool_ages),
-            ),
-        },
-        "the original's way",
-    )
-    for row in (*adversarial, *matching):
-        row["seconds_per_step"] = float(f"{batch / row['rate'][0]:.4g}")
+    }
+
+
+def measure_arithmetic(bench: Bench) -> dict[str, Any]:
+    """Floating-point operations of each step that :func:`measure_distilling` times."""
+    stages = distilling_steps(bench).items()
+    return {
+        stage: {name: round(operations_of(make(), steps) / 1e9, 1) for name, (make, steps) in contestants.items()}
+        for stage, contestants in stages
+    }
+
+
+def measure_distilling(bench: Bench) -> dict[str, Any]:
+    """Seconds of an adversarial and of a matching step, ours against the original's way."""
+    paper = PRESETS["paper"]
+    found: dict[str, Any] = {"reference": ORIGINAL, "batch": bench.step_batch}
+    for stage, contestants in distilling_steps(bench).items():
+        found[stage] = bench.compete({name: make() for name, (make, _) in contestants.items()}, ORIGINAL)
+        for row in found[stage]:
+            row["seconds_per_step"] = float(f"{bench.step_batch / row['rate'][0]:.4g}")
     whole = []
-    for name, games, matches in (
-        ("the paper's schedule in the original's way, at these rates", adversarial[0], matching[0]),
-        ("the same by preset `paper`", adversarial[1], matching[1]),
+    for name, index in (
+        (f"the paper's schedule in {ORIGINAL}, at these rates", 0),
+        ("the same by preset `paper`", 1),
     ):
         first, second = paper.first_steps * paper.first_batch, paper.matching_steps * paper.matching_batch
-        seconds = first / games["rate"][0] + second / matches["rate"][0]
+        seconds = first / found["adversarial"][index]["rate"][0] + second / found["matching"][index]["rate"][0]
         whole.append({"name": name, "hours": float(f"{seconds / 3600:.3g}")})
     made = json.loads(weights_path("cifar10").with_name(TRAINING_CONFIG).read_text())
     took = round(made["minutes"] / 60, 2)
     whole.append({"name": "`cifar10` as bundled, as it was made", "hours": took, "source": "cifar10"})
-    return {
-        "reference": "the original's way",
-        "batch": batch,
-        "adversarial": adversarial,
-        "matching": matching,
-        "whole": whole,
-    }
+    return {**found, "whole": whole}

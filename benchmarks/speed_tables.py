@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 Accuracies = dict[Any, str]
+Sections = dict[str, dict[str, Any]]
 
 TITLES = {
     "loader": "Loaders",
@@ -42,7 +43,7 @@ def named(rows: list[dict[str, Any]], start: str) -> dict[str, Any]:
     return next(row for row in rows if row["name"].startswith(start))
 
 
-def summary(found: dict[str, dict[str, Any]], accuracies: Accuracies) -> list[tuple[str, str]]:
+def summary(found: Sections, accuracies: Accuracies) -> list[tuple[str, str]]:
     """What a reader wants to know first: pairs of a sentence and its number, from one device's results."""
     lines: list[tuple[str, str]] = []
     if "generator" in found:
@@ -89,26 +90,30 @@ def facts(section: dict[str, Any]) -> str:
     )
 
 
-def render_summary(devices: dict[str, dict[str, dict[str, Any]]], accuracies: Accuracies) -> str:
+def render_summary(devices: dict[str, Sections], accuracies: Accuracies) -> str:
     """The table of README.md: one for each device that was measured."""
     parts = []
     for device, found in devices.items():
         rows = [[what, number] for what, number in summary(found, accuracies)]
-        machine = sorted({f"{s['hardware']}; torch {s['versions']['torch']}" for s in found.values()})
+        machine = sorted(
+            {f"{s['hardware']}; torch {s['versions']['torch']}" for name, s in found.items() if name in RENDERERS}
+        )
         parts += [table([f"on a {device.upper()}", "median (range)"], rows), f"Measured on: {'; '.join(machine)}."]
     return "\n\n".join(parts)
 
 
-def render_details(devices: dict[str, dict[str, dict[str, Any]]], accuracies: Accuracies) -> str:
+def render_details(devices: dict[str, Sections], accuracies: Accuracies) -> str:
     """The tables of benchmarks/README.md: every section of every device."""
     parts = []
     for device, found in devices.items():
-        for name, section in found.items():
-            parts += [f"**{TITLES[name]}** ({device.upper()})", RENDERERS[name](section, accuracies), facts(section)]
+        for name, renderer in RENDERERS.items():
+            if name in found:
+                parts += [f"**{TITLES[name]}** ({device.upper()})", renderer(found, accuracies), facts(found[name])]
     return "\n\n".join(parts)
 
 
-def _loader(section: dict[str, Any], accuracies: Accuracies) -> str:
+def _loader(found: Sections, accuracies: Accuracies) -> str:
+    section = found["loader"]
     rows = [
         [row["name"], f"{row['rate'][0]:,.0f}", span(row["ratio"], "x"), times(row["to_forward"])]
         for row in section["rows"]
@@ -119,7 +124,8 @@ def _loader(section: dict[str, Any], accuracies: Accuracies) -> str:
     )
 
 
-def _training(section: dict[str, Any], accuracies: Accuracies) -> str:
+def _training(found: Sections, accuracies: Accuracies) -> str:
+    section = found["training"]
     parts = []
     for classifier in ("convnet3", "resnet18"):
         rows = [[row["name"], f"{row['seconds_per_10k']:,.3g}", span(row["time"], "x")] for row in section[classifier]]
@@ -128,7 +134,8 @@ def _training(section: dict[str, Any], accuracies: Accuracies) -> str:
     return "\n\n".join(parts)
 
 
-def _generator(section: dict[str, Any], accuracies: Accuracies) -> str:
+def _generator(found: Sections, accuracies: Accuracies) -> str:
+    section = found["generator"]
     rows = []
     for row in section["rows"]:
         size = f"{row['bytes'] / 1e6:.2f}" if "bytes" in row else ""
@@ -149,11 +156,28 @@ def _generator(section: dict[str, Any], accuracies: Accuracies) -> str:
     return table(heads, rows)
 
 
-def _distilling(section: dict[str, Any], accuracies: Accuracies) -> str:
-    parts = []
+def _distilling(found: Sections, accuracies: Accuracies) -> str:
+    section = found["distilling"]
+    parts, counts = [], found.get("arithmetic", {})
     for stage in ("adversarial", "matching"):
-        rows = [[row["name"], f"{row['seconds_per_step']:,.3g}", span(row["ratio"], "x")] for row in section[stage]]
-        parts.append(table([f"{stage} step, {section['batch']} images", "seconds", "speed"], rows))
+        rows = []
+        for row in section[stage]:
+            numbers = [f"{row['seconds_per_step']:,.3g}", span(row["ratio"], "x")]
+            if stage in counts:
+                gflop = counts[stage][row["name"]]
+                numbers += [f"{gflop:,.0f}", f"{gflop / 1e3 / row['seconds_per_step']:.3f}"]
+            rows.append([row["name"], *numbers])
+        heads = [f"{stage} step, {section['batch']} images", "seconds", "speed"]
+        parts.append(table(heads + ["GFLOP", "TFLOP/s"] * (stage in counts), rows))
+    if counts and "generator" in found:
+        peak = found["generator"]["peak_tflops"]
+        first, same = section["matching"][0], named(section["matching"], "preset `paper`")
+        least = counts["matching"][same["name"]] / 1e3 / peak
+        parts.append(
+            f"A large matrix product reaches {peak} TFLOP/s here in the number format of ours. A matching step of "
+            f"`paper` at that rate would take {least:.3g} s: equal work cannot go more than "
+            f"{times(first['seconds_per_step'] / least)} as fast as the original's way."
+        )
     rows = [
         [row["name"], f"{row['hours']:,.3g}", accuracies.get(row.get("source"), "not run to its end")]
         for row in section["whole"]
@@ -162,7 +186,8 @@ def _distilling(section: dict[str, Any], accuracies: Accuracies) -> str:
     return "\n\n".join(parts)
 
 
-def _growth(section: dict[str, Any], accuracies: Accuracies) -> str:
+def _growth(found: Sections, accuracies: Accuracies) -> str:
+    section = found["growth"]
     rows = []
     for r in section["rows"]:
         numbers = [f"{r['seconds']:,.3g}", f"{r['rate']:,.0f}", f"{r['peak_mb']:,}", f"{r['grown_mb']:.1f}"]
@@ -171,11 +196,12 @@ def _growth(section: dict[str, Any], accuracies: Accuracies) -> str:
     return table(heads, rows)
 
 
-def _start(section: dict[str, Any], accuracies: Accuracies) -> str:
-    return table(["from a fresh process", "seconds"], [[r["name"], span(r["seconds"])] for r in section["rows"]])
+def _start(found: Sections, accuracies: Accuracies) -> str:
+    return table(["from a fresh process", "seconds"], [[r["name"], span(r["seconds"])] for r in found["start"]["rows"]])
 
 
-def _profile(section: dict[str, Any], accuracies: Accuracies) -> str:
+def _profile(found: Sections, accuracies: Accuracies) -> str:
+    section = found["profile"]
     rows = [[f"`{r['operator']}`", f"{r['share']:.1%}", str(r["calls"])] for r in section["rows"]]
     text = f"ConvNet-3 trained from `DistilledLoader`: {section['synthesis']:.0%} of the time is synthesis."
     return text + "\n\n" + table(["operator, synthesis and training together", "share", "calls"], rows)
