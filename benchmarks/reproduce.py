@@ -144,9 +144,7 @@ def main(argv: list[str] | None = None) -> Path:
         cell |= {"latents": train.config.source, "bytes": weights_path(source).stat().st_size}
         facts = weights_path(source).with_name("training_config.json")
         if facts.exists():
-            made = json.loads(facts.read_text())
-            teachers = made.get("soft_labels", {}) if args.recipe == "soft" else {}
-            cell["training_minutes"] = round(made["minutes"] + teachers.get("minutes", 0), 1)
+            cell["training_minutes"] = json.loads(facts.read_text())["minutes"]
     else:
         train = load_real(args.dataset, root=args.data_root)
         cell["source"] = args.dataset

@@ -1,4 +1,4 @@
-"""Soft labels: what teachers say of images, and a generator that stores it."""
+"""Soft labels: what teachers say of images."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from dim_data.compute import autocast, compiled
-from dim_data.generator import Generator
 from dim_data.specs import ImageSpec
 
-__all__ = ["opinions", "relabel"]
+__all__ = ["opinions"]
 
 
 @torch.no_grad()
@@ -49,26 +48,3 @@ def opinions(teachers: Sequence[nn.Module], images: Tensor, spec: ImageSpec, bat
                 said.append(logits.float().softmax(1))
         batches.append(torch.stack(said).mean(0))
     return torch.cat(batches)
-
-
-@torch.no_grad()
-def relabel(generator: Generator, *teachers: nn.Module) -> Generator:
-    """A new generator with the same pictures that stores what ``teachers`` say of each of them.
-
-    The teachers look at the pictures that a student will see, not at the images they were made of, so no data is
-    needed and the labels fit what is shown. Labels that were stored before are replaced.
-
-    Args:
-        generator: With stored codes.
-        teachers: See :func:`opinions`.
-
-    Raises:
-        ValueError: The generator is driven by noise, or the teachers do not fit.
-    """
-    if generator.config.source != "codes":
-        raise ValueError("soft labels are stored beside codes; this generator is driven by noise and has none")
-    rows = torch.arange(len(generator.codes))
-    soft = [opinions(teachers, generator.decode(part), generator.spec) for part in rows.split(2000)]
-    labels = torch.repeat_interleave(generator.counts)
-    other = generator.store(generator.unpack(generator.codes), labels, torch.cat(soft).to(generator.codes.device))
-    return other.requires_grad_(False).eval().to(generator.codes.device)

@@ -43,24 +43,6 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_generator_is_relabelled_and_says_by_whom(root: Path) -> None:
-    options = {"width": 8, "top_width": 4, "blocks": 1}
-    plain = Generator(GeneratorConfig(KNOWN_SPECS["cifar10"], "compact", "codes", options, codes=10))
-    latents = torch.rand(40, *plain.decoder.latent_shape) * 2 - 1
-    stored = plain.store(latents, torch.arange(40) % 10)
-    folder = stored.save_pretrained(root / "codes", dtype=torch.float32)
-    (folder / "training_config.json").write_text(json.dumps({"config": {"holdout": 0.2}, "minutes": 3.0}))
-    arguments = [str(folder), "--out", str(root / "new"), "--data-root", str(root), "--epochs", "1", "--device", "cpu"]
-    out = load("relabel").main([*arguments, "--dtype", "float32", "--teacher", "convnet3", "--seeds", "0", "1"])
-    found = Generator.from_pretrained(out)
-    assert found.config.soft_labels
-    assert torch.equal(found.decode(torch.arange(40)), Generator.from_pretrained(folder).decode(torch.arange(40)))
-    facts = json.loads((out / "training_config.json").read_text())
-    assert facts["minutes"] == 3.0
-    assert facts["soft_labels"]["images_shown"] == 2 * 5 * 10  # a fifth of six images of each class is held out
-    assert len(facts["soft_labels"]["held_out_accuracies"]) == 2
-
-
 @pytest.mark.parametrize("row", ["generator", "before", "real", "stored"])
 def test_a_cell_is_written_and_resumed(root: Path, row: str) -> None:
     arguments = ["cifar10", "--row", row, "--source", str(root / "tiny"), "--ipc", "1", "--epochs", "2"]

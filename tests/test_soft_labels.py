@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from conftest import TINY, make_data
 from dim_data import DistillConfig, DistilledDataset, DistilledLoader, Generator, distill, evaluate, reconstruction
 from dim_data.config import GeneratorConfig
-from dim_data.labelling import opinions, relabel
+from dim_data.labelling import opinions
 from dim_data.pool import elders, start_pool
 from dim_data.real import LabelledImages
 from dim_data.reconstruction import Encoder
@@ -127,41 +127,13 @@ def test_opinions_are_those_of_the_teachers_over_both_views() -> None:
     torch.testing.assert_close(found, wanted, atol=0.01, rtol=0)
 
 
-class Brightness(nn.Module):
-    """A teacher with an opinion that can be worked out by hand: the brighter, the later the class."""
-
-    def __init__(self, classes: int = 3) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor(4.0))
-        self.classes = classes
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.scale * images.mean((1, 2, 3))[:, None] * torch.arange(self.classes)
-
-
-def test_relabelling_asks_the_teachers_about_the_pictures(soft: Generator, tiny_codes: Generator) -> None:
-    teacher = Brightness()
-    pictures = tiny_codes.decode(torch.arange(120))
-    wanted = teacher(tiny_codes.spec.normalize(pictures / 255)).softmax(1)
-    for before in (tiny_codes, soft):  # with none, and with others
-        after = relabel(before, teacher)
-        assert torch.equal(after.decode(torch.arange(120)), pictures)
-        torch.testing.assert_close(
-            after.soft.float() / after.soft.float().sum(1, keepdim=True), wanted, atol=0.03, rtol=0
-        )
-        assert not any(p.requires_grad for p in after.parameters())
-    assert before.soft.ne(after.soft).any()  # and what was given is left as it was
-    two = relabel(tiny_codes, teacher, Brightness())
-    assert torch.equal(two.soft, after.soft)
-
-
-def test_teachers_that_do_not_fit_are_refused(tiny_codes: Generator) -> None:
+def test_teachers_that_do_not_fit_are_refused() -> None:
+    data = make_data()
     with pytest.raises(ValueError, match="no teacher was given: pass at least one classifier"):
-        relabel(tiny_codes)
-    with pytest.raises(ValueError, match=r"a teacher must give logits of shape \(120, 3\), got \(120, 5\)"):
-        relabel(tiny_codes, Brightness(classes=5))
-    with pytest.raises(ValueError, match="this generator is driven by noise and has none"):
-        relabel(tiny_codes.forget_codes(2), Brightness())
+        opinions([], data.images, data.spec)
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(data.images[0].numel(), 5))
+    with pytest.raises(ValueError, match=r"a teacher must give logits of shape \(\d+, 3\), got \(\d+, 5\)"):
+        opinions([teacher], data.images, data.spec)
 
 
 @pytest.mark.usefixtures("small_classifiers")
