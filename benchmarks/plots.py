@@ -35,12 +35,13 @@ def accuracy_points(results: list[dict[str, Any]], against: str) -> Series:
     for cell in results:
         if (cell["dataset"], cell["classifier"]) != ("cifar10", "convnet3") or cell["recipe"] == "paper":
             continue
-        if against not in cell or cell["row"] == "stored" or (against == "bytes" and cell["ipc"] == 1):
+        if against not in cell or (against == "bytes" and cell["ipc"] == 1):
             continue
         name = {
             "generator": cell["source"],
             "before": f"{cell['source']} before matching",
             "real": "real images, fresh",
+            "stored": "random real JPEGs" + ("" if against == "bytes" else f" in the bytes of {cell['source']}"),
         }[cell["row"]]
         name += ", soft labels" if cell["recipe"] == "soft" else ""
         name += f", {cell['images_shown'] // 1000} k shown" if against == "bytes" else ""
@@ -66,7 +67,7 @@ def label_heights(ends: list[tuple[float, float]]) -> list[float]:
 
 def draw(ours: Series, published: list[dict[str, Any]], xlabel: str, title: str, joined: bool) -> Figure:
     """One panel: ours with error bars, theirs in grey with their names."""
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    figure = Figure(figsize=(6.4, 5.0), layout="constrained")
     axes = figure.subplots()
     heights = label_heights([line["points"][-1] for line in published])
     for line, height in zip(published, heights, strict=True):
@@ -81,7 +82,7 @@ def draw(ours: Series, published: list[dict[str, Any]], xlabel: str, title: str,
     axes.grid(alpha=0.2)
     axes.margins(x=0.2)
     if ours:
-        axes.legend(fontsize=8, loc="lower right")
+        figure.legend(loc="outside lower center", ncols=2, fontsize=7)
     return figure
 
 

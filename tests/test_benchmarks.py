@@ -234,11 +234,15 @@ def test_figures_hold_what_they_show_and_are_drawn_anew_when_it_changes(tmp_path
         cell("generator", "tuned", 10, 0.7, 0.72),
         cell("real", "soft", 10, 0.8),
         cell("generator", "tuned", 1, 0.5),
+        cell("stored", "tuned", 10, 0.6),
     ]
     shown = plots.accuracy_points(cells, "images_shown")
-    assert list(shown) == ["mine", "real images, fresh, soft labels"]
+    assert list(shown) == ["mine", "random real JPEGs in the bytes of mine", "real images, fresh, soft labels"]
     assert shown["mine"] == [(10_000, 50, 0), (100_000, pytest.approx(71), pytest.approx(2**0.5))]
-    assert plots.accuracy_points(cells, "bytes") == {"mine, 100 k shown": [(2.0, *shown["mine"][1][1:])]}
+    assert plots.accuracy_points(cells, "bytes") == {
+        "mine, 100 k shown": [(2.0, *shown["mine"][1][1:])],
+        "random real JPEGs, 100 k shown": [(2.0, pytest.approx(60), 0)],
+    }
 
     stamps = {}
     for name, (stamp, figure) in plots.figures(cells).items():
