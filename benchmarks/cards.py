@@ -48,7 +48,10 @@ def is_card_current(folder: Path, accuracies: tuple[Accuracy, ...]) -> bool:
 
 
 def write_card(folder: Path, accuracies: tuple[Accuracy, ...]) -> None:
-    """Write the card and the picture of the generator in ``folder``, under the folder's name."""
+    """Write the card of the generator in ``folder``, under its name, and its picture where the weights changed.
+
+    Another processor paints it a grey level or so differently, which is no reason to store it anew.
+    """
     weights, training = (folder / WEIGHTS).read_bytes(), folder / TRAINING_CONFIG
     text = render_card(
         folder.name,
@@ -59,6 +62,9 @@ def write_card(folder: Path, accuracies: tuple[Accuracy, ...]) -> None:
         training=json.loads(training.read_text(encoding="utf-8")) if training.is_file() else None,
     )
     (folder / CARD).write_text(text, encoding="utf-8")
+    digest = hashlib.sha256(weights).hexdigest()
+    if is_current(folder / SAMPLES, digest):
+        return
     stamp = PngInfo()
-    stamp.add_text(STAMP, hashlib.sha256(weights).hexdigest())
+    stamp.add_text(STAMP, digest)
     sample_grid(Generator.from_pretrained(folder)).save(folder / SAMPLES, pnginfo=stamp, optimize=True)

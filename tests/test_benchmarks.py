@@ -280,5 +280,10 @@ def test_a_bundled_generators_card_states_what_was_measured(codes_folder: Path) 
     assert stated_accuracies(codes_folder) == found
     assert "| 50.00% |" in (codes_folder / "README.md").read_text()
     assert not cards.is_card_current(codes_folder, found[1:])
+    picture = codes_folder / "samples.png"
+    painted = picture.stat().st_mtime_ns
+    cards.write_card(codes_folder, found[1:])
+    assert cards.is_card_current(codes_folder, found[1:])
+    assert picture.stat().st_mtime_ns == painted, "of the same weights, a picture is not painted again"
     Generator.from_pretrained(codes_folder).save_pretrained(codes_folder, dtype=torch.int8)
     assert not cards.is_card_current(codes_folder, found)
