@@ -116,6 +116,18 @@ def _image_source(train: Generator | LabelledImages, shown: int, soft_labels: bo
     return fetch
 
 
+FETCHED = 8192
+"""Images fetched at once: a generator runs on full chunks, and an epoch of any size fits."""
+
+
+def _batch_sizes(size: int, batch_size: int) -> list[int]:
+    """Images in each batch of an epoch. A single one left over joins the batch before: BatchNorm needs two."""
+    full, rest = divmod(size, batch_size)
+    if full and rest == 1:
+        return [batch_size] * (full - 1) + [batch_size + 1]
+    return [batch_size] * full + [rest] * (rest > 0)
+
+
 def _batches(
     fetch: Fetch, spec: ImageSpec, ipc: int, epochs: int, batch_size: int, seed: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -123,19 +135,19 @@ def _batches(
     size = ipc * spec.num_classes
     rng = torch.Generator().manual_seed(seed)
     labels, slots = torch.arange(size) % spec.num_classes, torch.arange(size) // spec.num_classes
-    block = max(1, 4096 // size)  # epochs fetched at once, so that the generator runs on full chunks
+    block, piece = max(1, FETCHED // 2 // size), max(1, FETCHED // batch_size)  # epochs and batches fetched at once
     for start in range(0, epochs, block):
         orders = [torch.randperm(size, generator=rng) for _ in range(start, min(start + block, epochs))]
         y = torch.cat([labels[order] for order in orders])
         n = torch.cat([slots[order] + (start + i) * ipc for i, order in enumerate(orders)])
-        # An epoch can be larger than what fits: fetch it in pieces that are whole batches.
-        piece = batch_size * max(1, 8192 // batch_size) if len(orders) == 1 else len(y)
-        for low in range(0, len(y), piece):
-            images, targets = fetch(y[low : low + piece], n[low : low + piece], seed)
-            for part in range(0, len(targets), size if len(orders) > 1 else piece):
-                for at in range(part, min(part + size, len(targets)), batch_size):
-                    end = min(at + batch_size, part + size, len(targets))
-                    yield images[at:end].to(device).float() / 255, targets[at:end].to(device)
+        sizes = _batch_sizes(size, batch_size) * len(orders)
+        end = 0
+        for first in range(0, len(sizes), piece):
+            parts = sizes[first : first + piece]
+            begin, end = end, end + sum(parts)
+            images, targets = fetch(y[begin:end], n[begin:end], seed)
+            for image, target in zip(images.split(parts), targets.split(parts), strict=True):
+                yield image.to(device).float() / 255, target.to(device)
 
 
 def train_classifier(
@@ -186,7 +198,7 @@ def _train(
     model.train()
     size = ipc * spec.num_classes
     batch_size = min(recipe.batch_size, size)
-    steps = epochs * -(-size // batch_size)
+    steps = epochs * len(_batch_sizes(size, batch_size))
     optimiser = torch.optim.SGD(
         model.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
     )

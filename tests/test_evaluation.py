@@ -180,12 +180,22 @@ def shown(train: LabelledImages, ipc: int, epochs: int, batch_size: int) -> list
 
 
 @pytest.mark.parametrize(
-    ("ipc", "epochs", "batch_size"),
-    [(20, 3, 12), (20, 3, 50), (7, 5, 50), (7, 5, 4), (1, 6, 2), (1, 2000, 50), (3000, 2, 1000), (3000, 1, 9000)],
+    ("ipc", "epochs", "batch_size", "sizes"),
+    [
+        (20, 3, 12, [12] * 5),
+        (20, 3, 50, [50, 10]),
+        (7, 5, 50, [21]),
+        (7, 5, 5, [5, 5, 5, 6]),  # a single image left over joins the batch before: BatchNorm needs two
+        (1, 6, 2, [3]),
+        (1, 2000, 50, [3]),
+        (1, 4, 1, [1, 1, 1]),  # asked for
+        (3000, 2, 1000, [1000] * 9),
+        (3000, 2, 4500, [4500] * 2),
+        (3000, 1, 9000, [9000]),
+    ],
 )
-def test_every_epoch_is_balanced_shuffled_and_whole(ipc: int, epochs: int, batch_size: int) -> None:
+def test_every_epoch_is_balanced_shuffled_and_whole(ipc: int, epochs: int, batch_size: int, sizes: list[int]) -> None:
     size = 3 * ipc
-    sizes = [min(batch_size, size - at) for at in range(0, size, batch_size)]
     batches = shown(numbered(20), ipc, epochs, batch_size)
     assert [len(batch) for batch in batches] == sizes * epochs
     images = [image for batch in batches for image in batch]
@@ -311,6 +321,15 @@ def test_torchvisions_models_work() -> None:
     data = make_data(3, 32)
     result = evaluate(data, data, resnet18, ipc=2, epochs=2, seeds=(0,))
     assert result.classifier == "resnet18"
+
+
+def test_a_leftover_image_does_not_break_batch_norm() -> None:
+    def normed(spec: ImageSpec) -> nn.Module:
+        pixels = spec.channels * spec.size**2
+        return nn.Sequential(nn.Flatten(), nn.Linear(pixels, 8), nn.BatchNorm1d(8), nn.Linear(8, spec.num_classes))
+
+    data = make_data(classes=11)  # ten and one at one image a class
+    assert evaluate(data, data, normed, ipc=1, epochs=2, seeds=(0,)).images_shown == 22
 
 
 def test_a_callable_without_a_name_is_called_by_its_class() -> None:
