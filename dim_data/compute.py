@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from importlib.util import find_spec
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -32,9 +33,13 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
 
 def fast_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the processor computes with it natively, float32 otherwise."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    return torch.bfloat16 if device.type == "cpu" and _cpu_has_bfloat16() else torch.float32
+    native = _gpu_has_bfloat16(device) if device.type == "cuda" else device.type == "cpu" and _cpu_has_bfloat16()
+    return torch.bfloat16 if native else torch.float32
+
+
+def _gpu_has_bfloat16(device: torch.device) -> bool:
+    # torch.cuda.is_bf16_supported() says yes of a T4 too, which only emulates it, more slowly than float32.
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _cpu_has_bfloat16() -> bool:
@@ -60,10 +65,16 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """``torch.compile(function)`` where that can work, ``function`` itself otherwise.
 
     Compilation fuses normalisation, activation and pooling, which halves a ConvNet's step on a CPU.
-    It needs a C++ compiler on the machine. ``DIM_DATA_COMPILE=0`` turns it off.
+    It needs a C++ compiler on the machine, and where there is a GPU Triton and a GPU that Triton knows.
+    ``DIM_DATA_COMPILE=0`` turns it off.
     """
-    if os.environ.get("DIM_DATA_COMPILE", "1") == "0":
-        return function
+    wanted = os.environ.get("DIM_DATA_COMPILE", "1") != "0"
+    return torch.compile(function) if wanted and _can_compile() else function
+
+
+def _can_compile() -> bool:
     if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "c++", "g++", "clang++") if name):
-        return function
-    return torch.compile(function)
+        return False
+    if not torch.cuda.is_available():
+        return True
+    return find_spec("triton") is not None and torch.cuda.get_device_capability() >= (7, 0)

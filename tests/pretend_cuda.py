@@ -124,7 +124,7 @@ def pretend_cuda() -> Iterator[torch.device]:
     try:
         with (
             mock.patch.object(torch.cuda, "is_available", return_value=True),
-            mock.patch.object(torch.cuda, "is_bf16_supported", return_value=False),
+            mock.patch.object(torch.cuda, "get_device_capability", return_value=(7, 5)),
             mock.patch.object(torch.cuda, "_lazy_init", return_value=None),
             mock.patch.object(torch, "tensor", _tensor),
             mock.patch.object(torch.nn.functional, "one_hot", _one_hot),

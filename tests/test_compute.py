@@ -52,6 +52,34 @@ def test_capabilities_are_asked_for(found: dict[str, Any], native: bool, monkeyp
     assert compute._cpu_has_bfloat16() == native
 
 
+@pytest.mark.parametrize(
+    ("capability", "hip", "native"),
+    [((9, 0), None, True), ((8, 0), None, True), ((7, 5), None, False), ((6, 0), None, False), ((9, 4), "6.2", True)],
+)
+def test_a_gpu_must_compute_in_bfloat16_natively(
+    capability: tuple[int, int], hip: str | None, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    assert fast_dtype(torch.device("cuda")) == (torch.bfloat16 if native else torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("triton", "capability", "compiles"),
+    [(True, (7, 0), True), (True, (9, 0), True), (True, (6, 1), False), (False, (9, 0), False)],
+)
+def test_compilation_needs_what_the_gpu_needs(
+    triton: bool, capability: tuple[int, int], compiles: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DIM_DATA_COMPILE", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(torch, "compile", lambda function: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(compute, "find_spec", lambda name: object() if triton else None)
+    assert (compiled(print) is None) == compiles
+
+
 def test_compilation_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     def double(x: int) -> int:
         return 2 * x
