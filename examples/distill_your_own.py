@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
 
 from dim_data import DistillConfig, DistilledDataset, distill
 
@@ -54,7 +55,7 @@ def main(out: str = "runs/shapes", count: int = 2000, steps: int = 300, width: i
     first, label = dataset[0]
     second, _ = dataset[0]  # drawn again: a new picture of the same class
     print(f"class {CLASSES[label]}: {first.size} pixels; see {Path(out) / 'samples.png'}")
-    a, b = (torch.tensor(list(image.getdata())).float() for image in (first, second))
+    a, b = (pil_to_tensor(image).float() for image in (first, second))
     return (a - b).abs().mean().item()
 
 
