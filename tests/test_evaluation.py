@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from conftest import make_data, make_spec
-from dim_data import Generator, evaluation
+from dim_data import Generator, showing
 from dim_data.classifiers import ConvNet
 from dim_data.evaluation import ClassifierStep, Evaluation, evaluate, measure_accuracy, train_classifier
 from dim_data.real import LabelledImages
@@ -236,9 +236,9 @@ def test_a_bank_is_cached_where_its_codes_come_again_and_shows_what_drawing_show
     tiny_codes: Generator, shown: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caches: list[Generator] = []
-    original = evaluation.PictureCache
-    monkeypatch.setattr(evaluation, "PictureCache", lambda g: caches.append(g) or original(g))
-    fetch = evaluation._image_source(tiny_codes, shown)
+    original = showing.PictureCache
+    monkeypatch.setattr(showing, "PictureCache", lambda g: caches.append(g) or original(g))
+    fetch = showing.image_source(tiny_codes, shown)
     assert len(caches) == (shown == 120)
     labels, serials = torch.arange(300) % 3, torch.arange(300) // 3
     images, targets = fetch(labels, serials, 5)
