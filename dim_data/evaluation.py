@@ -137,7 +137,7 @@ def _train(
     )
     schedule = (
         torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.lr, total_steps=steps, pct_start=0.2)
-        if recipe.schedule == "one-cycle" and steps > 1
+        if recipe.schedule == "one-cycle" and steps > 5  # a fifth of five steps is no time to rise: torch divides by 0
         else None
     )
     rng = torch.Generator().manual_seed(seed + 1)

@@ -109,6 +109,11 @@ def test_the_optimiser_follows_the_recipe(name: str, monkeypatch: pytest.MonkeyP
 # What evaluate() returns -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("epochs", range(1, 8))
+def test_any_number_of_steps_can_be_trained(epochs: int) -> None:
+    assert evaluate(TRAIN, TEST, ipc=1, epochs=epochs, seeds=(0,)).images_shown == 3 * epochs
+
+
 def test_mean_and_deviation() -> None:
     accuracies = (0.5, 0.6, 0.8)
     result = Evaluation("convnet3", "tuned", 10, 1000, (0, 1, 2), accuracies, 100_000, 60.0)
