@@ -1,34 +1,28 @@
-"""``distill()``: the stages in order, and the choice of the best generator."""
+"""``distill()``: the stages in order."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dim_data import hub
 from dim_data.adversarial import adversarial_parts, train_adversarial
 from dim_data.augment import permitted
+from dim_data.candidates import kept_images, make_candidate, score_candidate, ship_best
 from dim_data.compute import resolve_device
 from dim_data.config import GeneratorConfig
-from dim_data.evaluation import evaluate
-from dim_data.figures import save_curves, save_grid
 from dim_data.generator import Generator
-from dim_data.labelling import opinions
-from dim_data.loops import LoopState, StageStep
+from dim_data.loops import StageStep
 from dim_data.matching import match_images, match_labels
-from dim_data.pool import elders, start_pool, warm_pool
+from dim_data.pool import start_pool, warm_pool
 from dim_data.presets import PRESETS, DistillConfig
 from dim_data.real import LabelledImages, load_real
-from dim_data.reconstruction import encode_all, reconstruct, reconstruction_parts
-from dim_data.runs import BEFORE, CURVES, METRICS, RESULT, Run, claimed, open_run
+from dim_data.reconstruction import reconstruct, reconstruction_parts
+from dim_data.runs import BEFORE, RESULT, Run, claimed, open_run
 from dim_data.specs import ImageSpec
 
 __all__ = ["distill"]
@@ -111,7 +105,7 @@ def distill(
             return Generator.from_pretrained(out / RESULT, device=place)
         train, held_out = full.split(config.holdout, config.seed) if config.holdout else (full, full)
         _stages(run, generator, train.to(place), held_out, place, on_step, should_stop)
-        result = _finish(run, full, place)
+        result = ship_best(run, full, place)
         run.done.append("finished")
         run.states = {}
         run.save()
@@ -172,7 +166,7 @@ def _stages(
             common["lr"] = config.first_lr
         first = (reconstruct if paired else train_adversarial)(state, train, config.first_steps, **common)
         run.drive(first, on_step, should_stop)
-        _candidate(state, _kept(train, config), config, device).save_pretrained(run.out / BEFORE)
+        make_candidate(state, kept_images(train, config), config, device).save_pretrained(run.out / BEFORE)
         run.done.append("first")
         state.step = 0
         run.save()
@@ -210,98 +204,6 @@ def _stages(
 
     def look(step: int) -> None:
         if step in looks:
-            _score(run, state, train, held_out, step, device)
+            score_candidate(run, state, train, held_out, step, device)
 
     run.drive(matching, on_step, should_stop, look)
-
-
-def _candidate(state: LoopState, data: LabelledImages, config: DistillConfig, device: torch.device) -> Generator:
-    """The averaged generator as it would be shipped: with the codes of ``data``, or with what remains of them."""
-    average: Generator = state.parts["average"].module
-    if config.first == "adversarial":
-        return average
-    stored = encode_all(average, state.parts["average_encoder"].module, data, device)
-    return stored if config.source == "codes" else stored.forget_codes(config.rank)
-
-
-def _kept(data: LabelledImages, config: DistillConfig) -> LabelledImages:
-    """The images whose codes are stored."""
-    return _some(data, config.max_codes or len(data), config.seed)
-
-
-def _some(data: LabelledImages, count: int, seed: int) -> LabelledImages:
-    """At most ``count`` random images, the same share of every class, but at least one of each."""
-    if count >= len(data):
-        return data
-    labels = data.labels.cpu()
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-    chosen = []
-    for label in range(data.spec.num_classes):
-        members = order[labels[order] == label]
-        chosen.append(members[: max(1, len(members) * count // len(data))])
-    return data.subset(torch.cat(chosen).sort().values.to(data.images.device))
-
-
-def _score(
-    run: Run,
-    state: LoopState,
-    train: LabelledImages,
-    held_out: LabelledImages,
-    step: int,
-    device: torch.device,
-) -> None:
-    """Downstream accuracy of the average on held-out training images; keep it if it is the best so far."""
-    config, classes = run.config, train.spec.num_classes
-    # Part of the bank is enough to compare checkpoints.
-    some = _some(train, config.selection_images, config.seed)
-    ipc = max(1, config.selection_images // (classes * 100))
-    epochs = max(1, config.selection_images // (classes * ipc))
-    candidate = _candidate(state, some, config, device)
-    score = evaluate(candidate, held_out, ipc=ipc, epochs=epochs, seeds=(config.seed,), device=device).mean
-    run.scores.append({"step": step, "accuracy": score})
-    run.log({"stage": "selection", "step": step, "accuracy": score})
-    save_grid(candidate, run.out / hub.SAMPLES)
-    if run.best is None or score > run.best["accuracy"]:
-        encoder = state.parts.get("average_encoder")
-        run.best = {
-            "step": step,
-            "accuracy": score,
-            "generator": {k: v.clone() for k, v in state.parts["average"].module.state_dict().items()},
-            "encoder": {k: v.clone() for k, v in encoder.module.state_dict().items()} if encoder else None,
-        }
-
-
-def _finish(run: Run, full: LabelledImages, device: torch.device) -> Generator:
-    """Save the best candidate with every training image's code, and what describes the run."""
-    state = run.states["main"]
-    if run.best is not None:
-        state.parts["average"].module.load_state_dict(run.best["generator"])
-        if run.best["encoder"] is not None:
-            state.parts["average_encoder"].module.load_state_dict(run.best["encoder"])
-    kept = _kept(full, run.config)
-    if run.config.soft_labels:
-        teachers = elders(run.states["pool"], run.config.pool_ages)
-        kept = replace(kept, soft=opinions(teachers, kept.images, kept.spec))
-    result = _candidate(state, kept, run.config, device)
-    folder = result.save_pretrained(run.out / RESULT)
-    config = run.config
-    shown = config.first_steps * config.first_batch + config.matching_steps * config.matching_batch
-    aging = config.pool_aging * config.matching_batch if config.first == "adversarial" else 0
-    pooled = 50 * sum(config.pool_ages) + config.matching_steps * aging if config.matching_steps else 0
-    facts = {
-        "config": config.to_dict(),
-        "minutes": round(run.elapsed / 60, 1),
-        "images_shown": shown,
-        "images_shown_to_pool": pooled,
-        "selection": run.scores,
-        "chosen_step": run.best["step"] if run.best else config.matching_steps,
-        "device": str(device),
-        "torch": torch.__version__,
-    }
-    text = json.dumps(facts, indent=2) + "\n"
-    hub.write_atomically(folder / hub.TRAINING_CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
-    result = Generator.from_pretrained(folder, device=device)
-    save_grid(result, run.out / hub.SAMPLES)
-    if importlib.util.find_spec("matplotlib") is not None:
-        save_curves(run.out / METRICS, run.out / CURVES)
-    return result

@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from conftest import SMALL_CLASSIFIERS, TINY, make_data, make_spec
-from dim_data import distillation, reconstruction, runs
+from dim_data import candidates, distillation, reconstruction, runs
 from dim_data.classifiers import CLASSIFIERS
 from dim_data.distillation import distill
 from dim_data.figures import save_curves
@@ -90,12 +90,12 @@ def small_nets(small_classifiers: None, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.fixture
 def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing them takes longer than the run."""
-    monkeypatch.setattr(distillation, "save_curves", lambda metrics, path: None)
+    monkeypatch.setattr(candidates, "save_curves", lambda metrics, path: None)
 
 
 @pytest.fixture
 def curves(no_curves: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distillation, "save_curves", save_curves)
+    monkeypatch.setattr(candidates, "save_curves", save_curves)
 
 
 def settings(name: str, **changes: Any) -> DistillConfig:
@@ -263,7 +263,7 @@ def test_the_best_look_is_kept(
     name: str, accuracies: list[float], best: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examiner = Examiner(accuracies)
-    monkeypatch.setattr(distillation, "evaluate", examiner)
+    monkeypatch.setattr(candidates, "evaluate", examiner)
     config = settings(name, first_steps=2, matching_steps=9, pool_ages=(0,))
     result = distill(DATA, config=config, out=tmp_path)
     assert len(examiner.candidates) == 3
@@ -276,7 +276,7 @@ def test_held_out_images_are_never_trained_on(tmp_path: Path, monkeypatch: pytes
     images = DATA.images.clone()
     images[:, 0, 0, 0] = torch.arange(len(DATA)).to(torch.uint8)
     examiner, trained = Examiner([0.5] * 3), set()
-    monkeypatch.setattr(distillation, "evaluate", examiner)
+    monkeypatch.setattr(candidates, "evaluate", examiner)
     for module in ("reconstruction", "pool", "matching"):
         draw = sys.modules[f"dim_data.{module}"].draw_batch
 
@@ -325,7 +325,7 @@ def test_each_stage_has_its_rate(tmp_path: Path) -> None:
 
 def test_without_holdout_every_image_is_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     examiner = Examiner([0.5] * 3)
-    monkeypatch.setattr(distillation, "evaluate", examiner)
+    monkeypatch.setattr(candidates, "evaluate", examiner)
     distill(DATA, config=settings("codes", holdout=0.0), out=tmp_path)
     assert len(examiner.tests[0]) == len(DATA)
     assert Generator.from_pretrained(tmp_path / "before_matching").config.codes == len(DATA)
@@ -820,7 +820,7 @@ def test_a_missing_gpu_raises(tmp_path: Path) -> None:
 
 if __name__ == "__main__":
     shrink()
-    distillation.save_curves = lambda metrics, path: None
+    candidates.save_curves = lambda metrics, path: None
     distill(
         DATA,
         config=settings(sys.argv[1]),

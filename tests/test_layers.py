@@ -19,7 +19,17 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__i
 TREES = {name: ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8")) for name in [*MODULES, "__init__"]}
 
 USE_NAMES = "DistilledDataset, DistilledLoader, Generator, GeneratorConfig, evaluate, ImageSpec"
-PRODUCE = {"adversarial", "reconstruction", "pool", "matching", "loops", "presets", "runs", "distillation"}
+PRODUCE = {
+    "adversarial",
+    "reconstruction",
+    "pool",
+    "matching",
+    "loops",
+    "presets",
+    "runs",
+    "candidates",
+    "distillation",
+}
 EDGE = {"arguments", "progress", "cli"}
 USE = {"dataset", "loader", "passes", "evaluation", "generator", "config", "storage", "hub", "specs"}
 
