@@ -15,7 +15,7 @@ from dim_data import Generator
 from dim_data.accuracies import Accuracy
 from dim_data.card import render_card
 from dim_data.figures import sample_grid
-from dim_data.hub import CARD, CONFIG, SAMPLES, TRAINING_CONFIG, WEIGHTS
+from dim_data.files import CARD, CONFIG, SAMPLES, TRAINING_CONFIG, WEIGHTS
 from dim_data.publishing import stated_accuracies
 from dim_data.storage import read_config
 

@@ -30,7 +30,7 @@ from PIL import Image
 
 from dim_data import Generator, __version__, evaluate
 from dim_data.compute import fast_dtype, resolve_device
-from dim_data.hub import WEIGHTS, write_atomically
+from dim_data.files import WEIGHTS, write_atomically
 from dim_data.real import LabelledImages, load_real
 from dim_data.storage import resolve
 

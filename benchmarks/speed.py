@@ -24,7 +24,7 @@ import torch
 
 from dim_data import __version__
 from dim_data.compute import resolve_device
-from dim_data.hub import write_atomically
+from dim_data.files import write_atomically
 
 sys.path.insert(0, str(Path(__file__).parent))
 from reproduce import hardware

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import flop_registry
 from dim_data import Generator, GeneratorConfig
 from dim_data.adversarial import adversarial_parts, train_adversarial
 from dim_data.compute import fast_dtype
-from dim_data.hub import TRAINING_CONFIG
+from dim_data.files import TRAINING_CONFIG
 from dim_data.matching import match_images, match_labels
 from dim_data.pool import start_pool
 from dim_data.presets import PRESETS

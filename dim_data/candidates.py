@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import torch
 
-from dim_data import hub
 from dim_data.evaluation import evaluate
 from dim_data.figures import save_curves, save_grid
+from dim_data.files import SAMPLES, TRAINING_CONFIG, write_atomically
 from dim_data.generator import Generator
 from dim_data.labelling import opinions
 from dim_data.loops import LoopState
@@ -68,7 +68,7 @@ def score_candidate(
     score = evaluate(candidate, held_out, ipc=ipc, epochs=epochs, seeds=(config.seed,), device=device).mean
     run.scores.append({"step": step, "accuracy": score})
     run.log({"stage": "selection", "step": step, "accuracy": score})
-    save_grid(candidate, run.out / hub.SAMPLES)
+    save_grid(candidate, run.out / SAMPLES)
     if run.best is None or score > run.best["accuracy"]:
         encoder = state.parts.get("average_encoder")
         run.best = {
@@ -107,9 +107,9 @@ def ship_best(run: Run, full: LabelledImages, device: torch.device) -> Generator
         "torch": torch.__version__,
     }
     text = json.dumps(facts, indent=2) + "\n"
-    hub.write_atomically(folder / hub.TRAINING_CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+    write_atomically(folder / TRAINING_CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
     result = Generator.from_pretrained(folder, device=device)
-    save_grid(result, run.out / hub.SAMPLES)
+    save_grid(result, run.out / SAMPLES)
     if importlib.util.find_spec("matplotlib") is not None:
         save_curves(run.out / METRICS, run.out / CURVES)
     return result

@@ -10,7 +10,8 @@ from typing import Any
 from dim_data.accuracies import Accuracy, in_percent, state_accuracy
 from dim_data.architectures import ARCHITECTURES
 from dim_data.config import GeneratorConfig
-from dim_data.hub import SAMPLES, TRAINING_CONFIG, write_metadata
+from dim_data.files import SAMPLES, TRAINING_CONFIG
+from dim_data.hub import write_metadata
 from dim_data.specs import KNOWN_SPECS
 
 __all__ = ["is_untouched", "render_card"]

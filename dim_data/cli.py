@@ -23,6 +23,7 @@ from dim_data.classifiers import CLASSIFIERS
 from dim_data.distillation import distill
 from dim_data.evaluation import Evaluation, evaluate
 from dim_data.figures import save_grid
+from dim_data.files import TRAINING_CONFIG, WEIGHTS, write_atomically
 from dim_data.generator import Generator
 from dim_data.presets import PRESETS, DistillConfig
 from dim_data.progress import SeedBar, StageBars, interruptible
@@ -177,7 +178,7 @@ def _pull(args: argparse.Namespace) -> int:
         args.out.mkdir(parents=True, exist_ok=True)
         for name in MAX_BYTES:
             if (folder / name).is_file():
-                hub.write_atomically(args.out / name, partial(shutil.copyfile, folder / name))
+                write_atomically(args.out / name, partial(shutil.copyfile, folder / name))
         folder = args.out
     facts = {"folder": str(folder), "commit": commit}
     print(json.dumps(facts, indent=2) if args.json else f"{folder}\ncommit {commit}")
@@ -251,7 +252,7 @@ def _test_images(generator: Generator, root: str | None, test: str | None, quiet
 def _describe(generator: Generator, folder: Path) -> dict[str, Any]:
     """What a generator that lies in ``folder`` is, JSON-ready."""
     config, spec = generator.config, generator.spec
-    training = folder / hub.TRAINING_CONFIG
+    training = folder / TRAINING_CONFIG
     found = read_json(training) if training.is_file() else {}
     return {
         "name": spec.name,
@@ -261,7 +262,7 @@ def _describe(generator: Generator, folder: Path) -> dict[str, Any]:
         "rank": config.rank,
         "soft_labels": config.soft_labels,
         "parameters": sum(p.numel() for p in generator.parameters()),
-        "bytes": (folder / hub.WEIGHTS).stat().st_size,
+        "bytes": (folder / WEIGHTS).stat().st_size,
         "classes": spec.num_classes,
         "size": spec.size,
         "channels": spec.channels,

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dim_data import hub
+from dim_data.files import write_atomically
 from dim_data.specs import ImageSpec
 
 __all__ = ["Painter", "sample_grid", "save_curves", "save_grid"]
@@ -57,7 +57,7 @@ def save_grid(
 ) -> None:
     """Write :func:`sample_grid` to ``path`` as PNG."""
     picture = sample_grid(generator, columns=columns, max_classes=max_classes, scale=scale, seed=seed)
-    hub.write_atomically(path, lambda file: picture.save(file, "png"))
+    write_atomically(path, lambda file: picture.save(file, "png"))
 
 
 def save_curves(metrics: Path, path: Path) -> None:
@@ -85,4 +85,4 @@ def save_curves(metrics: Path, path: Path) -> None:
         positive = all(value > 0 for points in series.values() for _, value in points)  # a critic's scores are not
         axes.set(title=stage, xlabel="step", yscale="log" if positive and stage != "selection" else "linear")
         axes.legend()
-    hub.write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))

@@ -19,12 +19,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dim_data import hub
 from dim_data.accuracies import Measurement
 from dim_data.architectures import ARCHITECTURES, parse_options
 from dim_data.compute import autocast, resolve_device
 from dim_data.config import GeneratorConfig
 from dim_data.draws import bank_index, hash_keys, normal
+from dim_data.files import CONFIG, WEIGHTS, write_atomically
 from dim_data.latents import fit_gaussian, pack, packed_width, shape_noise, unpack
 from dim_data.publishing import publish
 from dim_data.specs import ImageSpec
@@ -312,9 +312,9 @@ class Generator(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = packed_weights(self.state_dict(), dtype)
-        hub.write_atomically(folder / hub.WEIGHTS, lambda path: save_file(tensors, path, {"format": "pt"}))
+        write_atomically(folder / WEIGHTS, lambda path: save_file(tensors, path, {"format": "pt"}))
         text = json.dumps(self.config.to_dict(), indent=2) + "\n"
-        hub.write_atomically(folder / hub.CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+        write_atomically(folder / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
         return folder
 
     @classmethod
@@ -343,10 +343,10 @@ class Generator(nn.Module):
         """
         target = resolve_device(device)
         folder, commit = resolve(source, revision, token)
-        config = read_config(folder / hub.CONFIG)
+        config = read_config(folder / CONFIG)
         with torch.device("meta"):
             expected = cls(config).state_dict()
-        state = read_weights(folder / hub.WEIGHTS, config, expected)
+        state = read_weights(folder / WEIGHTS, config, expected)
         generator = _unseeded(config)
         generator.load_state_dict(state)
         generator.revision, generator.folder = commit, folder

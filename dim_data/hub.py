@@ -12,31 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dim_data.snapshots import (
-    CARD,
-    CONFIG,
-    MAX_BYTES,
-    SAMPLES,
-    TRAINING_CONFIG,
-    WEIGHTS,
-    check_size,
-    check_snapshot,
-    missing_files,
-)
+from dim_data.files import CARD
+from dim_data.snapshots import MAX_BYTES, check_size, check_snapshot, missing_files
 
 __all__ = [
-    "CARD",
-    "CONFIG",
-    "SAMPLES",
-    "TRAINING_CONFIG",
-    "WEIGHTS",
     "Target",
     "is_repo_id",
     "open_target",
     "pull",
     "push",
     "read_results",
-    "write_atomically",
     "write_metadata",
 ]
 
@@ -44,19 +29,6 @@ __all__ = [
 def is_repo_id(name: str) -> bool:
     """Whether ``name`` has the form ``user/repo`` of a Hub id."""
     return re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", name) is not None
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then rename it: a reader never sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        write(temporary)
-        temporary.chmod(mode)  # safetensors makes files that only their owner can read
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

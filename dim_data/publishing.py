@@ -13,6 +13,7 @@ from dim_data import hub
 from dim_data.accuracies import Accuracy, Measurement, read_accuracies
 from dim_data.card import is_untouched, render_card
 from dim_data.figures import Painter, sample_grid
+from dim_data.files import CARD, CONFIG, SAMPLES, TRAINING_CONFIG, WEIGHTS
 from dim_data.snapshots import check_size
 from dim_data.storage import read_config, read_json
 
@@ -75,25 +76,25 @@ def publish(
         ValueError: ``folder`` holds no generator, or an argument is not what it should be.
     """
     folder = Path(folder)
-    for name in (hub.CONFIG, hub.WEIGHTS):
+    for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"folder {str(folder)!r} has no {name}: give one that save_pretrained wrote")
-    config = read_config(folder / hub.CONFIG)
+    config = read_config(folder / CONFIG)
     training = _training(folder if training_config is None else training_config)
     accuracies = [Accuracy.of(one) for one in evaluations]
     picture = io.BytesIO()
     sample_grid(painter, scale=2).save(picture, "png")
     target = hub.open_target(repo_id, private=private, revision=revision, create_pr=create_pr, token=token)
-    files: dict[str, Path | bytes] = {name: folder / name for name in (hub.CONFIG, hub.WEIGHTS)}
-    files[hub.SAMPLES] = picture.getvalue()
+    files: dict[str, Path | bytes] = {name: folder / name for name in (CONFIG, WEIGHTS)}
+    files[SAMPLES] = picture.getvalue()
     if training is not None:
-        files[hub.TRAINING_CONFIG] = (json.dumps(training, indent=2) + "\n").encode()
+        files[TRAINING_CONFIG] = (json.dumps(training, indent=2) + "\n").encode()
     kept = target.card is not None and not is_untouched(target.card) and not overwrite_card
     if not kept:
-        size = (folder / hub.WEIGHTS).stat().st_size
+        size = (folder / WEIGHTS).stat().st_size
         card = render_card(target.repo_id, config, size=size, accuracies=accuracies, license=license, training=training)
-        files[hub.CARD] = card.encode()
-    url = hub.push(target, files, message=commit_message, delete={hub.TRAINING_CONFIG} - files.keys())
+        files[CARD] = card.encode()
+    url = hub.push(target, files, message=commit_message, delete={TRAINING_CONFIG} - files.keys())
     return Publication(url, target.repo_id, kept)
 
 
@@ -103,10 +104,10 @@ def stated_accuracies(folder: str | Path) -> tuple[Accuracy, ...]:
     Raises:
         ValueError: The card is too large, or its metadata cannot be read.
     """
-    path = Path(folder) / hub.CARD
+    path = Path(folder) / CARD
     if not path.is_file():
         return ()
-    check_size(str(path), hub.CARD, path.stat().st_size)
+    check_size(str(path), CARD, path.stat().st_size)
     return read_accuracies(path.read_bytes().decode("utf-8", "replace"))
 
 
@@ -115,7 +116,7 @@ def _training(source: Mapping[str, Any] | str | Path) -> Mapping[str, Any] | Non
         return source
     path = Path(source)
     if path.is_dir():
-        path = path / hub.TRAINING_CONFIG
+        path = path / TRAINING_CONFIG
         if not path.is_file():
             return None
     training = read_json(path)

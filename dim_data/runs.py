@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from dim_data import hub
+from dim_data.files import SAMPLES, write_atomically
 from dim_data.loops import LoopState, StageStep
 from dim_data.presets import DistillConfig
 
@@ -91,7 +91,7 @@ class Run:
         }
         path = self.out / CHECKPOINT
         try:
-            hub.write_atomically(path, lambda file: torch.save(content, file))
+            write_atomically(path, lambda file: torch.save(content, file))
         except (OSError, RuntimeError) as error:
             raise self._unwritable(path, error) from error
         self.saved_at = time.monotonic()
@@ -232,12 +232,12 @@ def open_run(out: Path, identity: dict[str, Any], resume: bool, overwrite: bool)
         if overwrite:
             for name in (RESULT, BEFORE):
                 shutil.rmtree(out / name, ignore_errors=True)
-            for name in (CHECKPOINT, METRICS, hub.SAMPLES, CURVES):
+            for name in (CHECKPOINT, METRICS, SAMPLES, CURVES):
                 (out / name).unlink(missing_ok=True)
     else:
         raise FileExistsError(f"{out} is not empty and holds no run of distill(): choose another folder")
     text = json.dumps(identity, indent=2) + "\n"
     try:
-        hub.write_atomically(out / RUN, lambda path: path.write_text(text, encoding="utf-8"))
+        write_atomically(out / RUN, lambda path: path.write_text(text, encoding="utf-8"))
     except OSError as error:
         raise OSError(f"cannot use {out} as the output folder: {error}; choose another") from error

@@ -8,20 +8,10 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-__all__ = [
-    "CARD",
-    "CONFIG",
-    "MAX_BYTES",
-    "SAMPLES",
-    "TRAINING_CONFIG",
-    "WEIGHTS",
-    "check_size",
-    "check_snapshot",
-    "missing_files",
-]
+from dim_data.files import CARD, CONFIG, TRAINING_CONFIG, WEIGHTS
 
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-TRAINING_CONFIG, SAMPLES = "training_config.json", "samples.png"
+__all__ = ["MAX_BYTES", "check_size", "check_snapshot", "missing_files"]
+
 MAX_BYTES = {CONFIG: 4_000_000, WEIGHTS: 1 << 32, CARD: 2_000_000, TRAINING_CONFIG: 4_000_000}
 """The files of a generator that are read, each with the size above which it is none."""
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dim_data import hub
 from dim_data.config import GeneratorConfig
+from dim_data.files import CONFIG, WEIGHTS
 from dim_data.snapshots import check_size
 
 __all__ = [
@@ -47,7 +48,7 @@ BUNDLED = Path(__file__).with_name("bundled")
 
 def bundled_names() -> list[str]:
     """Names of the generators that ship with the library."""
-    return sorted(p.parent.name for p in BUNDLED.glob(f"*/{hub.CONFIG}"))
+    return sorted(p.parent.name for p in BUNDLED.glob(f"*/{CONFIG}"))
 
 
 def resolve(source: str | Path, revision: str | None, token: str | bool | None) -> tuple[Path, str | None]:
@@ -59,7 +60,7 @@ def resolve(source: str | Path, revision: str | None, token: str | bool | None) 
         ValueError: ``revision`` is given for what is no Hub id, or the Hub's files are damaged.
     """
     forms = (
-        f"a source is a folder with {hub.CONFIG} and {hub.WEIGHTS}, a bundled name "
+        f"a source is a folder with {CONFIG} and {WEIGHTS}, a bundled name "
         f"({', '.join(bundled_names()) or 'none'}) or a Hub id like 'user/repo'"
     )
     if not isinstance(source, str | Path):
@@ -71,7 +72,7 @@ def resolve(source: str | Path, revision: str | None, token: str | bool | None) 
             f"name here: leave out revision, or call it from a folder that has nothing of that name"
         )
     if folder.is_dir():
-        missing = [name for name in (hub.CONFIG, hub.WEIGHTS) if not (folder / name).is_file()]
+        missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
         if missing:
             raise FileNotFoundError(f"folder {str(folder)!r} has no {' and no '.join(missing)}: {forms}")
         return folder, None
@@ -136,7 +137,7 @@ def read_header(path: Path) -> dict[str, tuple[str, list[int]]]:
         ValueError: The header is not such a one.
     """
     size = path.stat().st_size
-    check_size(str(path), hub.WEIGHTS, size)
+    check_size(str(path), WEIGHTS, size)
     problem = f"{path} is not a readable safetensors file (truncated?)"
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -220,7 +221,7 @@ def read_weights(path: Path, config: GeneratorConfig, expected: Mapping[str, Ten
     """
     total = sum(t.numel() for name, t in expected.items() if name not in ("codes", "soft"))
     if total > MAX_PARAMETERS:
-        raise ValueError(f"{path.with_name(hub.CONFIG)} asks for {total} parameters; the limit is {MAX_PARAMETERS}")
+        raise ValueError(f"{path.with_name(CONFIG)} asks for {total} parameters; the limit is {MAX_PARAMETERS}")
     found = read_header(path)
     scales = {
         name + SCALE: torch.empty(_scale_shape(t.shape), device="meta")
