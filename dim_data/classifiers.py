@@ -15,20 +15,22 @@ __all__ = ["CLASSIFIERS", "ConvNet", "ResNet", "build_classifier"]
 class ConvNet(nn.Module):
     """ConvNet-D: D blocks of 3x3 convolution, affine instance norm, ReLU and 2x2 average pooling; a linear head.
 
-    With one input channel the first convolution pads by 3, so that 28 pixels become 32 (DC, 2006.05929).
+    With one input channel the first convolution pads by 3, so that 28 pixels become 32 (DC, 2006.05929): by 2 ahead of
+    it and by 1 as the others, since a CPU takes seven times as long for the gradient of a convolution that pads by 3.
     0.32 M parameters for CIFAR-10.
     """
 
     def __init__(self, spec: ImageSpec, width: int = 128, depth: int = 3) -> None:
         super().__init__()
-        size = spec.size + 4 if spec.channels == 1 else spec.size
+        border = 2 if spec.channels == 1 else 0
+        self.border = nn.ZeroPad2d(border)
+        size = spec.size + 2 * border
         blocks: list[nn.Module] = []
         for index in range(depth):
             inputs = width if index else spec.channels
-            padding = 3 if index == 0 and spec.channels == 1 else 1
             blocks.append(
                 nn.Sequential(
-                    nn.Conv2d(inputs, width, 3, padding=padding),
+                    nn.Conv2d(inputs, width, 3, padding=1),
                     nn.GroupNorm(width, width),
                     nn.ReLU(),
                     nn.AvgPool2d(2),
@@ -40,7 +42,7 @@ class ConvNet(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Normalised images (B, C, H, W) to the output of each block, then the logits (B, num_classes)."""
-        outputs = []
+        outputs, images = [], self.border(images)
         for block in self.blocks:
             images = block(images)
             outputs.append(images)

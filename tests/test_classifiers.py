@@ -57,6 +57,13 @@ def test_shapes_and_features(name: str, channels: int, size: int, device: torch.
     assert all(f.shape[0] == 2 for f in features)
 
 
+def test_grey_images_are_padded_as_by_three() -> None:
+    model, images = ConvNet(make_spec(1, 28)), torch.rand(2, 1, 28, 28)
+    first = model.blocks[0][0]
+    wanted = nn.functional.conv2d(images, first.weight, first.bias, padding=3)
+    assert torch.allclose(first(model.border(images)), wanted, atol=1e-6)
+
+
 def test_the_head_is_told_the_truth_about_every_size() -> None:
     for size in range(28, 129, 20):
         for channels in (1, 3):
