@@ -216,6 +216,27 @@ class Generator(nn.Module):
             other.means[label], other.factors[label], other.scales[label] = fitted
         return other.requires_grad_(False).eval().to(self.codes.device)
 
+    @torch.no_grad()
+    def keep_codes(self, count: int, seed: int = 0) -> Generator:
+        """A new generator with the same decoder and some of the codes: fewer bytes, fewer different pictures.
+
+        Args:
+            count: Codes to keep, drawn by chance: every class its share, rounded down, but at least one.
+            seed: Of the choice; any int.
+
+        Raises:
+            ValueError: There are no codes, or ``count`` is not in [num_classes, number of codes].
+        """
+        self._check_codes()
+        if not self.spec.num_classes <= count <= len(self.codes):
+            raise ValueError(f"count must be in [{self.spec.num_classes}, {len(self.codes)}], got {count}")
+        shares = (self.counts * count // len(self.codes)).clamp(min=1)
+        labels = torch.repeat_interleave(shares)
+        rows = self.rows(labels, torch.cat([torch.arange(n) for n in shares.tolist()]).to(labels), seed)
+        soft = self.soft[rows].float() / 255 if self.config.soft_labels else None
+        kept = self.store(self.unpack(self.codes[rows]), labels.to(rows.device), soft)
+        return kept.requires_grad_(False).eval().to(self.codes.device)
+
     # Images ------------------------------------------------------------------------------------------
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:

@@ -220,6 +220,52 @@ def test_store_sorts_by_class_and_wants_every_class(tiny_codes: Generator) -> No
             tiny_codes.store(latents, torch.tensor(labels))
 
 
+def test_some_codes_are_kept_of_every_class_its_share(tiny_codes: Generator) -> None:
+    uneven = tiny_codes.store(torch.rand(100, *tiny_codes.decoder.latent_shape) * 2 - 1, torch.arange(100) // 49)
+    assert uneven.counts.tolist() == [49, 49, 2]
+    kept = uneven.keep_codes(30)
+    assert kept.counts.tolist() == [14, 14, 1]
+    assert kept.config == replace(uneven.config, codes=29)
+    assert not kept.training
+    assert not any(p.requires_grad for p in kept.parameters())
+    banks = zip(kept.codes.split([14, 14, 1]), uneven.codes.split([49, 49, 2]), strict=True)
+    for some, every in banks:
+        found = (some[:, None] == every).all(2)
+        assert (found.sum(1) == 1).all()
+        assert found.sum() == len(some)
+    for label in range(3):  # the pictures are those that the whole bank would show first under that seed
+        labels, serials = torch.full((kept.counts[label],), label), torch.arange(int(kept.counts[label]))
+        assert torch.equal(kept.decode(torch.arange(29))[kept_rows(kept, label)], uneven.synthesize(labels, serials))
+    assert not torch.equal(uneven.keep_codes(30, seed=1).codes, kept.codes)
+    assert torch.equal(uneven.keep_codes(30).codes, kept.codes)
+    assert uneven.keep_codes(100).codes.shape == uneven.codes.shape
+    assert uneven.keep_codes(3).counts.tolist() == [1, 1, 1]
+
+
+def kept_rows(generator: Generator, label: int) -> torch.Tensor:
+    """Places of a class in the bank."""
+    ends = generator.counts.cumsum(0)
+    return torch.arange(int(ends[label] - generator.counts[label]), int(ends[label]))
+
+
+def test_codes_that_are_not_there_cannot_be_kept(tiny_codes: Generator, tiny_noise: Generator) -> None:
+    for count in (2, 121, 0, -1):
+        with pytest.raises(ValueError, match=rf"count must be in \[3, 120\], got {count}"):
+            tiny_codes.keep_codes(count)
+    with pytest.raises(ValueError, match="only a generator with stored codes has a bank of them"):
+        tiny_noise.keep_codes(10)
+
+
+def test_fewer_codes_are_fewer_bytes(tiny_codes: Generator, tmp_path: Path) -> None:
+    whole, part = (
+        tiny_codes.save_pretrained(tmp_path / "whole"),
+        tiny_codes.keep_codes(60).save_pretrained(tmp_path / "part"),
+    )
+    saved = (whole / "model.safetensors").stat().st_size - (part / "model.safetensors").stat().st_size
+    assert abs(saved - 60 * tiny_codes.codes.shape[1]) < 64
+    assert Generator.from_pretrained(part).config.codes == 60
+
+
 def test_forgotten_codes_leave_their_mean_and_covariance(tiny_codes: Generator) -> None:
     generator = tiny_codes.forget_codes(rank=10_000)
     size = math.prod(tiny_codes.decoder.latent_shape)

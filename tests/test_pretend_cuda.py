@@ -62,6 +62,7 @@ def test_pictures_are_the_same(tiny_codes: Generator, tiny_noise: Generator, tmp
             again = Generator.from_pretrained(found.save_pretrained(tmp_path / "again", dtype=torch.float32))
             if generator is tiny_codes:
                 assert found.forget_codes(rank=2).synthesize(LABELS, SERIALS).device == CUDA
+                assert found.keep_codes(9).synthesize(LABELS, SERIALS).device == CUDA
         assert (pictures.cpu().int() - wanted.int()).abs().max() <= 1  # other chunks
         assert torch.equal(again.synthesize(LABELS, SERIALS), wanted)
 

@@ -56,6 +56,16 @@ def test_they_come_back_from_files_and_go_with_the_codes(soft: Generator, tmp_pa
     assert not soft.forget_codes().config.soft_labels
 
 
+def test_a_part_of_the_codes_keeps_its_own(soft: Generator) -> None:
+    labels, serials = order(30)
+    part = soft.keep_codes(60, seed=7)
+    pictures = part.synthesize(labels, serials, 1)
+    every, opinions = soft.decode(torch.arange(120)).flatten(1), soft.soft
+    rows = [int((every == picture.flatten()).all(1).nonzero()[0, 0]) for picture in pictures]
+    wanted = opinions[rows].float()
+    assert torch.equal(part.soft_labels(labels, serials, 1), wanted / wanted.sum(1, keepdim=True))
+
+
 def test_an_opinion_of_nothing_is_refused(soft: Generator, tmp_path: Path) -> None:
     path = soft.save_pretrained(tmp_path) / "model.safetensors"
     state = load_file(path)
