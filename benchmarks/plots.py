@@ -37,9 +37,11 @@ def accuracy_points(results: list[dict[str, Any]], against: str) -> Series:
             continue
         if against not in cell or (against == "bytes" and cell["ipc"] == 1):
             continue
+        # Against bytes, generators of one kind differ by how much they store.
+        source = cell["source"] if against == "images_shown" else f"a generator, {cell.get('latents')}"
         name = {
-            "generator": cell["source"],
-            "before": f"{cell['source']} before matching",
+            "generator": source,
+            "before": f"{source} before matching",
             "real": "real images, fresh",
             "stored": "random real JPEGs" + ("" if against == "bytes" else f" in the bytes of {cell['source']}"),
         }[cell["row"]]

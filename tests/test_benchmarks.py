@@ -122,6 +122,23 @@ def test_sheet_round_trip() -> None:
     assert np.array_equal(reproduce.from_sheet(reproduce.as_sheet(images), 7, 28), images)
 
 
+def test_the_other_classifiers_share_a_table() -> None:
+    runs = {str(i): {"accuracy": 0.5, "hardware": "a CPU", "versions": {"torch": "2.0"}} for i in range(3)}
+    cell = {"dataset": "mnist", "row": "real", "source": "mnist", "recipe": "tuned", "runs": runs}
+    names = (("convnet3", 1), ("resnet18", 10), ("resnet10", 1))
+    text = load("report").render([{**cell, "classifier": name, "ipc": ipc} for name, ipc in names])
+    first, second = text.split("\n\n**MNIST**")
+    assert first.startswith("**MNIST**, convnet3, recipe `tuned`\n\n| trained on | ipc 1 (10 k shown) |\n")
+    assert second.splitlines()[:6] == [
+        ", other classifiers, recipe `tuned`",
+        "",
+        "| classifier | trained on | ipc 1 (10 k shown) | ipc 10 (100 k shown) |",
+        "|---|---|--:|--:|",
+        "| resnet10 | real images, fresh, same protocol | 50.0 ± 0.0 |  |",
+        "| resnet18 | real images, fresh, same protocol |  | 50.0 ± 0.0 |",
+    ]
+
+
 def test_report_renders_means_and_spreads(tmp_path: Path) -> None:
     report = load("report")
     run = {"seconds": 1.0, "hardware": "a CPU", "versions": {"torch": "2.0"}, "command": "c"}
@@ -227,7 +244,7 @@ def test_figures_hold_what_they_show_and_are_drawn_anew_when_it_changes(tmp_path
             "ipc": ipc,
             "images_shown": ipc * 10_000,
             "runs": {str(seed): {"accuracy": value} for seed, value in enumerate(accuracies)},
-            **({} if row == "real" else {"bytes": 2_000_000}),
+            **({} if row == "real" else {"bytes": 2_000_000, "latents": "codes"}),
         }
 
     cells = [
@@ -240,7 +257,7 @@ def test_figures_hold_what_they_show_and_are_drawn_anew_when_it_changes(tmp_path
     assert list(shown) == ["mine", "random real JPEGs in the bytes of mine", "real images, fresh, soft labels"]
     assert shown["mine"] == [(10_000, 50, 0), (100_000, pytest.approx(71), pytest.approx(2**0.5))]
     assert plots.accuracy_points(cells, "bytes") == {
-        "mine, 100 k shown": [(2.0, *shown["mine"][1][1:])],
+        "a generator, codes, 100 k shown": [(2.0, *shown["mine"][1][1:])],
         "random real JPEGs, 100 k shown": [(2.0, pytest.approx(60), 0)],
     }
 
