@@ -11,17 +11,19 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dim_data import hub
 from dim_data.accuracies import Accuracy, agree
-from dim_data.arguments import build_parser
+from dim_data.arguments import build_parser, parse_settings, read_evaluations
 from dim_data.classifiers import CLASSIFIERS
 from dim_data.distillation import distill
-from dim_data.evaluation import Evaluation, evaluate
+from dim_data.evaluation import evaluate
 from dim_data.figures import save_grid
 from dim_data.files import TRAINING_CONFIG, WEIGHTS, write_atomically
 from dim_data.generator import Generator
@@ -61,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _distill(args: argparse.Namespace) -> int:
     config = PRESETS[args.preset]
-    changes = _settings(args.set)
+    changes = parse_settings(args.set)
     if args.seed is not None:
         changes["seed"] = args.seed
     if changes:
@@ -195,13 +197,34 @@ def _push(args: argparse.Namespace) -> int:
         revision=args.revision,
         create_pr=args.create_pr,
         commit_message=args.message,
-        evaluations=[one for path in args.evaluations for one in _read_evaluations(path)],
+        evaluations=[one for path in args.evaluations for one in read_evaluations(path)],
         license=args.license,
         overwrite_card=args.overwrite_card,
     )
     if done.kept_card and not args.json:
         print("its README.md was edited by hand and stays; --overwrite-card replaces it", file=sys.stderr)
     print(json.dumps(asdict(done), indent=2) if args.json else done.url)
+    return 0
+
+
+def _shrink(args: argparse.Namespace) -> int:
+    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        raise FileExistsError(f"{args.out} is not an empty folder: choose another --out")
+    generator = Generator.from_pretrained(args.source, revision=args.revision)
+    training = _training(generator.folder or Path())
+    done = ""
+    if args.noise:
+        generator, done = generator.forget_codes(args.rank), f"forget_codes(rank={args.rank})"
+    elif args.codes is not None:
+        generator, done = generator.keep_codes(args.codes, args.seed), f"keep_codes({args.codes}, seed={args.seed})"
+    generator.save_pretrained(args.out, dtype=getattr(torch, args.dtype))
+    if done:
+        training["derived"] = ", then ".join(str(step) for step in (training.get("derived"), done) if step)
+    text = json.dumps(training, indent=2) + "\n"
+    write_atomically(args.out / TRAINING_CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+    facts = _describe(generator, args.out)
+    latents = f"{facts['codes']} codes" if facts["codes"] else "noise"
+    print(json.dumps(facts, indent=2) if args.json else f"{args.out}: {facts['bytes'] / 1e6:.2f} MB, {latents}")
     return 0
 
 
@@ -226,6 +249,7 @@ _RUNS = {
     "preview": _preview,
     "pull": _pull,
     "push": _push,
+    "shrink": _shrink,
 }
 
 
@@ -252,8 +276,6 @@ def _test_images(generator: Generator, root: str | None, test: str | None, quiet
 def _describe(generator: Generator, folder: Path) -> dict[str, Any]:
     """What a generator that lies in ``folder`` is, JSON-ready."""
     config, spec = generator.config, generator.spec
-    training = folder / TRAINING_CONFIG
-    found = read_json(training) if training.is_file() else {}
     return {
         "name": spec.name,
         "architecture": config.architecture,
@@ -268,50 +290,16 @@ def _describe(generator: Generator, folder: Path) -> dict[str, Any]:
         "channels": spec.channels,
         "folder": str(folder),
         "revision": generator.revision,
-        "training": found if isinstance(found, dict) else {},
+        "training": _training(folder),
         "accuracies": [asdict(accuracy) for accuracy in stated_accuracies(folder)],
     }
 
 
-def _read_evaluations(path: Path) -> list[Evaluation]:
-    """What ``dim-data evaluate --json`` printed."""
-    names = [f.name for f in fields(Evaluation)]
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        cells: list[dict[str, Any]] = [
-            {name: tuple(cell[name]) if isinstance(cell[name], list) else cell[name] for name in names}
-            for cell in (found if isinstance(found, list) else [found])
-        ]
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is not what `dim-data evaluate --json` prints: {error!r}") from error
-    return [Evaluation(**cell) for cell in cells]
-
-
-def _settings(pairs: Sequence[str]) -> dict[str, Any]:
-    """``["matching_steps=10", "pool_ages=1,2", "options.width=96"]`` as fields of a :class:`DistillConfig`."""
-    known = {f.name for f in fields(DistillConfig)}
-    settings: dict[str, Any] = {}
-    for pair in pairs:
-        name, found, text = pair.partition("=")
-        field, _, option = name.partition(".")
-        if not found or field not in known or bool(option) != (field == "options"):
-            raise ValueError(
-                f"--set wants NAME=VALUE, got {pair!r}; names: {', '.join(sorted(known - {'options'}))}, options.OPTION"
-            )
-        is_tuple = isinstance(getattr(DistillConfig, field, None), tuple)
-        value = tuple(_value(part) for part in text.split(",") if part) if is_tuple else _value(text)
-        if option:
-            settings.setdefault("options", {})[option] = value
-        else:
-            settings[field] = value
-    return settings
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+def _training(folder: Path) -> dict[str, Any]:
+    """How the generator in ``folder`` was made, as far as it is known."""
+    path = folder / TRAINING_CONFIG
+    found = read_json(path) if path.is_file() else {}
+    return found if isinstance(found, dict) else {}
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dim_data import Generator, __version__, cli
@@ -178,15 +179,13 @@ def test_evaluating_without_test_images_says_what_is_missing(
 
 
 def test_a_missing_gpu_is_said(noise_folder: Path, npz: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import torch
-
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     assert run("evaluate", noise_folder, "--test", npz, "--device", "cuda") == 1
     assert "torch finds no GPU here; pass device='cpu'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["demo", "distill", "evaluate", "preview", "info", "pull", "push"])
+@pytest.mark.parametrize("command", ["demo", "distill", "evaluate", "preview", "info", "shrink", "pull", "push"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         run(command, "--help")
@@ -197,13 +196,61 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["train"], ["evaluate"], ["distill", "x"], ["evaluate", "x", "--ipc", "0"], ["info", "x", "y"]]
+    "arguments",
+    [
+        [],
+        ["train"],
+        ["evaluate"],
+        ["distill", "x"],
+        ["evaluate", "x", "--ipc", "0"],
+        ["info", "x", "y"],
+        ["shrink", "x", "--out", "y", "--noise", "--codes", "9"],
+    ],
 )
 def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         run(*arguments)
     assert stop.value.code == 2
     assert "usage: dim-data" in capsys.readouterr().err
+
+
+def test_a_generator_is_shrunk(codes_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (codes_folder / "training_config.json").write_text('{"minutes": 3}')
+    whole, small, noise = Generator.from_pretrained(codes_folder), tmp_path / "small", tmp_path / "noise"
+    assert run("shrink", codes_folder, "--codes", 30, "--seed", 4, "--dtype", "float32", "--out", small) == 0
+    size = (small / "model.safetensors").stat().st_size
+    assert capsys.readouterr().out == f"{small}: {size / 1e6:.2f} MB, 30 codes\n"
+    assert torch.equal(Generator.from_pretrained(small).codes, whole.keep_codes(30, seed=4).codes)
+    assert run("shrink", small, "--noise", "--rank", 3, "--out", noise, "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["source"], facts["rank"], facts["codes"]) == ("noise", 3, 0)
+    assert facts["training"] == {"minutes": 3, "derived": "keep_codes(30, seed=4), then forget_codes(rank=3)"}
+    means = whole.keep_codes(30, seed=4).forget_codes(3).means
+    assert torch.allclose(Generator.from_pretrained(noise).means, means, atol=0.02)  # eight bits
+
+    assert run("shrink", codes_folder, "--out", tmp_path / "same", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["codes"] == 120
+    assert facts["training"] == {"minutes": 3}
+    assert facts["bytes"] < (codes_folder / "model.safetensors").stat().st_size
+
+
+def test_shrinking_loses_nothing(
+    codes_folder: Path, noise_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (noise_folder / "model.safetensors").read_bytes()
+    assert run("shrink", codes_folder, "--codes", 30, "--out", noise_folder) == 1
+    assert f"{noise_folder} is not an empty folder: choose another --out" in capsys.readouterr().err
+    assert (noise_folder / "model.safetensors").read_bytes() == before
+    for options, sentence in (
+        (["--codes", 121], "count must be in [3, 120], got 121"),
+        (["--codes", 2], "count must be in [3, 120], got 2"),
+    ):
+        assert run("shrink", codes_folder, *options, "--out", tmp_path / "new") == 1
+        assert sentence in capsys.readouterr().err
+    assert run("shrink", noise_folder, "--noise", "--out", tmp_path / "new") == 1
+    assert "there are no codes to forget" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
