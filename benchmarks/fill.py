@@ -78,7 +78,9 @@ def main(argv: list[str] | None = None) -> int:
         dataset, row, source, classifier, recipe, ipc, seed = missing.pop(0)
         words = [dataset, "--row", row, "--source", source, "--classifier", classifier, "--recipe", recipe]
         words += ["--ipc", ipc, "--seeds", seed, "--epochs", args.epochs, "--data-root", args.data_root]
-        words += ["--out", args.out, *(("--device", args.device) if args.device else ())]
+        words += ["--device", args.device] if args.device else []
+        if args.out != reproduce.RESULTS:  # a published command names no folder of the machine it ran on
+            words += ["--out", args.out]
         reproduce.main([str(word) for word in words])
     for cell in missing if args.list else ():
         print(*cell)

@@ -72,7 +72,8 @@ def test_fill_measures_what_is_missing_cheapest_first(
     monkeypatch.setattr(fill, "bundled_names", lambda: [str(root / "tiny")])
     monkeypatch.setattr(fill, "is_measured", lambda cell, folder: is_measured((*cell[:2], "tiny", *cell[3:]), folder))
     some = ["--classifiers", "convnet3", "--recipes", "tuned", "soft", "--rows", "generator", "--ipc", "2", "1"]
-    some += ["--epochs", "1", "--data-root", str(root), "--out", str(root / "results"), "--device", "cpu"]
+    some += ["--epochs", "1", "--data-root", str(root), "--device", "cpu"]
+    monkeypatch.setattr(fill.reproduce, "RESULTS", root / "results")
     is_measured = load("fill").is_measured
     assert fill.main([*some, "--list"]) == 6
     listed = capsys.readouterr().out.splitlines()
@@ -81,7 +82,19 @@ def test_fill_measures_what_is_missing_cheapest_first(
     assert calls == []
     assert fill.main([*some, "--seeds", "1"]) == 0
     assert [words[words.index("--ipc") + 1] for words in calls] == ["1", "2"]
+    assert not any("--out" in words for words in calls)  # the folder would be published with the command
     assert fill.main([*some, "--list"]) == 4
+    elsewhere = ["--out", str(root / "elsewhere")]
+    assert fill.main([*some, *elsewhere, "--ipc", "1", "--seeds", "0"]) == 0
+    assert calls[-1][-2:] == elsewhere
+    assert len(list((root / "elsewhere").iterdir())) == 1
+
+
+def test_published_commands_name_no_folder_of_the_machine_they_ran_on() -> None:
+    files = list((BENCHMARKS / "results").glob("*.json"))
+    commands = [run["command"] for file in files for run in json.loads(file.read_text())["runs"].values()]
+    assert len(commands) >= len(files) > 0
+    assert [command for command in commands if any(Path(word).is_absolute() for word in command.split())] == []
 
 
 def test_real_images_take_the_soft_labels_of_a_bank() -> None:
