@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import reproduce
 
 from dim_data import Generator, bundled_names
+from dim_data.recipes import RECIPES
 
 CLASSIFIERS = {"convnet3": 1.0, "resnet10_half": 1.3, "resnet18_half": 2.8, "resnet18_ap_half": 4.2, "resnet18": 11.0}
 """What an image costs in training, in ConvNet-3's."""
-RECIPES = ("tuned", "soft", "paper")
 ROWS = ("generator", "real", "stored")
 Cell = tuple[str, str, str, str, str, int, int]
 """Dataset, row, source, classifier, recipe, ipc, seed."""
@@ -40,9 +40,10 @@ def list_cells(args: argparse.Namespace) -> list[Cell]:
         for row, classifier, recipe, ipc, seed in itertools.product(
             args.rows, args.classifiers, args.recipes, args.ipc, args.seeds
         ):
-            if recipe == "soft" and (row == "stored" or not config.soft_labels):
+            soft = RECIPES[recipe].soft_labels
+            if soft and (row == "stored" or not config.soft_labels):
                 continue
-            if row == "real" and recipe != "soft" and source != config.spec.name:
+            if row == "real" and not soft and source != config.spec.name:
                 continue  # real images stand beside the set's own generator once
             cells.append((config.spec.name, row, source, classifier, recipe, ipc, seed))
     return sorted(cells, key=lambda c: (c[5] * CLASSIFIERS[c[3]], c[6]))
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     known = ("cifar10", "fashion_mnist", "mnist", "svhn")
     parser.add_argument("--datasets", nargs="+", choices=known, default=list(known))
     parser.add_argument("--classifiers", nargs="+", choices=list(CLASSIFIERS), default=list(CLASSIFIERS))
-    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--ipc", type=int, nargs="+", default=[1, 10, 50])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -32,6 +32,7 @@ from dim_data import Generator, __version__, evaluate
 from dim_data.compute import fast_dtype, resolve_device
 from dim_data.files import WEIGHTS, write_atomically
 from dim_data.real import LabelledImages, load_real
+from dim_data.recipes import RECIPES
 from dim_data.storage import resolve
 
 RESULTS = Path(__file__).with_name("results")
@@ -109,7 +110,9 @@ def with_soft_labels(data: LabelledImages, generator: Generator) -> LabelledImag
         ValueError: It does not store one for each image of the whole training set.
     """
     if not generator.config.soft_labels or generator.counts.tolist() != torch.bincount(data.labels).tolist():
-        raise ValueError("--row real --recipe soft wants a --source that stores a soft label for every training image")
+        raise ValueError(
+            "--row real with soft labels wants a --source that stores a soft label for every training image"
+        )
     soft = torch.empty(len(data), data.spec.num_classes)
     soft[data.labels.argsort(stable=True)] = generator.soft.float() / generator.soft.float().sum(1, keepdim=True)
     return replace(data, soft=soft)
@@ -122,7 +125,7 @@ def main(argv: list[str] | None = None) -> Path:
     parser.add_argument("--row", choices=ROWS, default="generator")
     parser.add_argument("--source", help="generator: bundled name or folder (default: the dataset's name)")
     parser.add_argument("--classifier", default="convnet3")
-    parser.add_argument("--recipe", default="tuned")
+    parser.add_argument("--recipe", choices=list(RECIPES), default="tuned")
     parser.add_argument("--ipc", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=1000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -148,7 +151,7 @@ def main(argv: list[str] | None = None) -> Path:
     else:
         train = load_real(args.dataset, root=args.data_root)
         cell["source"] = args.dataset
-        if args.row == "real" and args.recipe == "soft":
+        if args.row == "real" and RECIPES[args.recipe].soft_labels:
             train = with_soft_labels(train, Generator.from_pretrained(source))
             cell["soft_labels_of"] = Path(source).name
         if args.row == "stored":

@@ -24,7 +24,7 @@ from dim_data.classifiers import build_classifier
 from dim_data.compute import autocast, compiled, resolve_device
 from dim_data.generator import Generator
 from dim_data.real import LabelledImages, load_real
-from dim_data.recipes import Recipe, recipe_for
+from dim_data.recipes import Recipe, make_optimizer, recipe_for
 from dim_data.showing import Fetch, batch_sizes, batches, image_source
 from dim_data.specs import ImageSpec
 
@@ -132,9 +132,7 @@ def _train(
     size = ipc * spec.num_classes
     batch_size = min(recipe.batch_size, size)
     steps = epochs * len(batch_sizes(size, batch_size))
-    optimiser = torch.optim.SGD(
-        model.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
-    )
+    optimiser = make_optimizer(model.parameters(), recipe)
     schedule = (
         torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.lr, total_steps=steps, pct_start=0.2)
         if recipe.schedule == "one-cycle" and steps > 5  # a fifth of five steps is no time to rise: torch divides by 0

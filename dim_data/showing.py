@@ -25,13 +25,13 @@ def image_source(train: Generator | LabelledImages, shown: int, soft_labels: boo
     """
     if isinstance(train, Generator):
         if soft_labels and not train.config.soft_labels:
-            raise ValueError("recipe 'soft' learns soft labels, and this generator stores none: use 'tuned'")
+            raise ValueError("the recipe learns soft labels, and this generator stores none: use 'tuned' or 'muon'")
         comes_again = train.config.source == "codes" and train.config.codes <= shown
         paint = PictureCache(train).synthesize if comes_again else train.synthesize
         return lambda y, n, seed: (paint(y, n, seed), train.soft_labels(y, n, seed) if soft_labels else y)
     if soft_labels and train.soft is None:
         raise ValueError(
-            "recipe 'soft' learns soft labels, and these images have none (LabelledImages.soft): use 'tuned'"
+            "the recipe learns soft labels, and these images have none (LabelledImages.soft): use 'tuned' or 'muon'"
         )
     order = train.labels.argsort(stable=True)
     images, labels = train.images[order], train.labels[order]

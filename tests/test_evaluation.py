@@ -15,6 +15,7 @@ from conftest import make_data, make_spec
 from dim_data import Generator, showing
 from dim_data.classifiers import ConvNet
 from dim_data.evaluation import ClassifierStep, Evaluation, evaluate, measure_accuracy, train_classifier
+from dim_data.muon import Muon
 from dim_data.real import LabelledImages
 from dim_data.recipes import RECIPES, Recipe, recipe_for
 from dim_data.specs import KNOWN_SPECS, ImageSpec
@@ -75,26 +76,27 @@ def test_digits_are_never_mirrored(name: str, ipc: int) -> None:
 def test_a_recipe_of_ones_own_is_kept() -> None:
     mine = replace(RECIPES["paper"], name="mine", batch_size=7)
     assert recipe_for(mine, KNOWN_SPECS["mnist"], 1) is mine
-    with pytest.raises(ValueError, match=r"unknown recipe 'best': choose from \['paper', 'soft', 'tuned'\]"):
+    with pytest.raises(ValueError, match=r"unknown recipe 'best': choose from \['muon', 'muon_soft', 'paper', 'soft', 'tuned'\]"):
         recipe_for("best", KNOWN_SPECS["mnist"], 1)
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_the_optimiser_follows_the_recipe(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rates, groups = [], []
-
-    class Spy(torch.optim.SGD):
-        def step(self, *args: Any, **kwargs: Any) -> Any:
-            rates.append(self.param_groups[0]["lr"])
-            groups.append(self.param_groups[0])
-            return super().step(*args, **kwargs)
-
-    monkeypatch.setattr(torch.optim, "SGD", Spy)
     recipe = recipe_for(name, make_spec(1, 28), 10)
+    kind = {"sgd": torch.optim.SGD, "muon": Muon}[recipe.optimizer]
+    real_step = kind.step
+
+    def step(self: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> Any:
+        rates.append(self.param_groups[0]["lr"])
+        groups.append(self.param_groups[0])
+        return real_step(self, *args, **kwargs)
+
+    monkeypatch.setattr(kind, "step", step)
     taught = replace(TRAIN, soft=torch.eye(3)[TRAIN.labels])
     list(train_classifier(Recorder(TRAIN.spec), taught, recipe, ipc=4, epochs=50))
     assert len(rates) == 50
-    assert groups[0]["nesterov"] == recipe.nesterov
+    assert groups[0].get("nesterov", True) == recipe.nesterov
     assert groups[0]["weight_decay"] == recipe.weight_decay
     if recipe.schedule == "constant":
         assert set(rates) == {recipe.lr}
@@ -126,7 +128,7 @@ def test_mean_and_deviation() -> None:
     assert str(single).endswith("ipc 10: 50.00% (1 seed, 100000 images shown)")
 
 
-@pytest.mark.parametrize("recipe", ["tuned", "paper"])
+@pytest.mark.parametrize("recipe", ["tuned", "muon", "paper"])
 def test_it_learns_from_labels_and_from_nothing_else(recipe: str, device: torch.device) -> None:
     mine = replace(RECIPES[recipe], batch_size=12, lr=0.05, augmentation=())
     settings: dict[str, Any] = {"recipe": mine, "ipc": 4, "epochs": 15, "seeds": (0, 1), "device": device}

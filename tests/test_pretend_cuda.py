@@ -89,7 +89,7 @@ def test_batches_are_made_there(tiny_codes: Generator, tmp_path: Path, options: 
         assert image.size == (32, 32)
 
 
-@pytest.mark.parametrize("recipe", ["tuned", "soft", "paper"])
+@pytest.mark.parametrize("recipe", ["tuned", "soft", "muon", "paper"])
 def test_classifiers_are_trained_there(tiny_codes: Generator, recipe: str) -> None:
     data = make_data(3, 32)
     data = replace(data, soft=torch.nn.functional.one_hot(data.labels, 3).float())

@@ -119,7 +119,7 @@ def test_the_recipe_learns_them(tiny_codes: Generator) -> None:
     )
     assert one == pytest.approx(other, abs=0.1)
     for source in (tiny_codes, data):
-        with pytest.raises(ValueError, match=r"recipe 'soft' learns soft labels, and .* none"):
+        with pytest.raises(ValueError, match=r"the recipe learns soft labels, and .* none"):
             evaluate(source, source if source is data else pictures, recipe="soft", **quick)
 
 
