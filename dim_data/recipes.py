@@ -61,7 +61,7 @@ generator stores them."""
 
 
 def recipe_for(recipe: str | Recipe, spec: ImageSpec, ipc: int) -> Recipe:
-    """The recipe for one budget: smaller steps at one image per class, save in ``paper``; nobody mirrors digits.
+    """The recipe for one budget: smaller steps of SGD at one image per class, save in ``paper``; nobody mirrors digits.
 
     Raises:
         ValueError: The name is unknown.
@@ -71,7 +71,7 @@ def recipe_for(recipe: str | Recipe, spec: ImageSpec, ipc: int) -> Recipe:
     if recipe not in RECIPES:
         raise ValueError(f"unknown recipe {recipe!r}: choose from {sorted(RECIPES)}")
     chosen = RECIPES[recipe]
-    if recipe != "paper" and ipc == 1:
+    if recipe in ("tuned", "soft") and ipc == 1:
         chosen = replace(chosen, batch_size=10, lr=0.01)
     return replace(chosen, augmentation=permitted(chosen.augmentation, spec))
 
