@@ -142,6 +142,7 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
         "examples:\n"
         "  dim-data shrink cifar10 --codes 16000 --out small        # as many of its codes, every class its share\n"
         "  dim-data shrink cifar10 --noise --out noise              # none: a Gaussian of each class's codes\n"
+        "  dim-data shrink cifar10 --noise --soft-labels --out noise    # and a teacher, trained on its pictures\n"
         "  dim-data shrink runs/photos/generator --out small        # all of them, and weights in eight bits\n\n"
         "What it costs in accuracy, dim-data evaluate says.",
     )
@@ -151,9 +152,12 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
     kept.add_argument("--codes", type=_positive, metavar="N", help="how many codes to keep (default: all)")
     kept.add_argument("--noise", action="store_true", help="keep none: let noise drive the decoder")
     sub.add_argument("--rank", type=_positive, default=128, help="of the Gaussians of --noise (default: %(default)s)")
+    sub.add_argument("--soft-labels", action="store_true", help="with --noise: train a teacher to keep beside it")
+    sub.add_argument("--epochs", type=_positive, default=1000, help="of the teacher, at ipc 10 (default: %(default)s)")
     sub.add_argument("--dtype", choices=DTYPES, default="int8", help="of the weights on disk (default: %(default)s)")
-    sub.add_argument("--seed", type=int, default=0, help="chooses the codes (default: %(default)s)")
+    sub.add_argument("--seed", type=int, default=0, help="chooses the codes, teaches (default: %(default)s)")
     sub.add_argument("--json", action="store_true", help="describe the result as JSON")
+    device(sub)
 
     sub = command(
         "pull",

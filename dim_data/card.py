@@ -159,7 +159,8 @@ def _facts(config: GeneratorConfig, size: int, training: Mapping[str, Any]) -> l
         ("bytes", str(size)),
     ]
     if config.soft_labels:
-        facts.append(("soft labels", "of a teacher, stored with the codes: `DistilledDataset(..., soft_labels=True)`"))
+        teacher = "of a teacher, stored with the codes" if config.source == "codes" else "of a teacher inside"
+        facts.append(("soft labels", f"{teacher}: `DistilledDataset(..., soft_labels=True)`"))
     if training:
         numbers = [
             f"{training[key]:,} {unit}"

@@ -37,6 +37,7 @@ from dim_data.sample import bundled_test_sample
 from dim_data.snapshots import MAX_BYTES
 from dim_data.specs import KNOWN_SPECS
 from dim_data.storage import read_json
+from dim_data.teaching import train_teacher
 
 __all__ = ["main"]
 
@@ -210,11 +211,19 @@ def _push(args: argparse.Namespace) -> int:
 def _shrink(args: argparse.Namespace) -> int:
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise FileExistsError(f"{args.out} is not an empty folder: choose another --out")
-    generator = Generator.from_pretrained(args.source, revision=args.revision)
+    if args.soft_labels and not args.noise:
+        raise ValueError("--soft-labels trains a teacher for --noise; codes keep the soft labels they have")
+    generator = Generator.from_pretrained(args.source, revision=args.revision, device=args.device)
     training = _training(generator.folder or Path())
     done = ""
     if args.noise:
-        generator, done = generator.forget_codes(args.rank), f"forget_codes(rank={args.rank})"
+        teacher, taught = None, ""
+        if args.soft_labels and generator.config.source == "codes":
+            with SeedBar() as bar:
+                options = {"epochs": args.epochs, "seed": args.seed}
+                teacher = train_teacher(generator, **options, device=args.device, on_step=bar.advance)
+            taught = f", teacher=train_teacher(epochs={args.epochs}, seed={args.seed})"
+        generator, done = generator.forget_codes(args.rank, teacher), f"forget_codes(rank={args.rank}{taught})"
     elif args.codes is not None:
         generator, done = generator.keep_codes(args.codes, args.seed), f"keep_codes({args.codes}, seed={args.seed})"
     generator.save_pretrained(args.out, dtype=getattr(torch, args.dtype))

@@ -31,7 +31,8 @@ class GeneratorConfig:
         sigma: Standard deviation of the noise.
         rank: With noise: shape it into codes by a Gaussian for each class, with so many main directions; 0 hands
             it to the decoder as it is.
-        soft_labels: With codes: whether each has a teacher's opinion of its picture stored beside it.
+        soft_labels: With codes: whether each has a teacher's opinion of its picture stored beside it. With noise:
+            whether the teacher itself is stored, a ConvNet-3 that is asked about each picture.
 
     Raises:
         TypeError: A field has the wrong type.
@@ -74,8 +75,6 @@ class GeneratorConfig:
             )
         if not isinstance(self.soft_labels, bool):
             raise TypeError(f"GeneratorConfig.soft_labels must be a bool, got {self.soft_labels!r}")
-        if self.soft_labels and self.source != "codes":
-            raise ValueError("soft labels are stored beside codes; a generator driven by noise has none")
         if not isinstance(self.sigma, float | int) or isinstance(self.sigma, bool) or not 0 < self.sigma <= 10:
             raise ValueError(f"GeneratorConfig.sigma must be in (0, 10], got {self.sigma!r}")
 

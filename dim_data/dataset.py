@@ -29,7 +29,7 @@ def check_soft_labels(generator: Generator, wanted: bool) -> bool:
     if wanted and not generator.config.soft_labels:
         raise ValueError(
             "soft_labels=True, but this generator stores none: leave it out, or make one that does by "
-            "distill(..., DistillConfig(soft_labels=True))"
+            "distill(..., DistillConfig(soft_labels=True)), or dim-data shrink --noise --soft-labels"
         )
     return wanted
 
@@ -86,8 +86,9 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
         cache: Keep each decoded picture of a generator with stored codes in memory that all workers share, so that
             none is decoded twice: the same pictures, faster; see :class:`~dim_data.cache.PictureCache`.
 
-        soft_labels: Hand out, in place of each class, the probabilities that a teacher gave them, where the generator
-            stores those: a float32 tensor (num_classes,). ``cross_entropy`` takes a batch of them as it takes classes.
+        soft_labels: Hand out, in place of each class, the probabilities that a teacher gives the picture, where the
+            generator stores those or the teacher: a float32 tensor (num_classes,). ``cross_entropy`` takes a batch of
+            them as it takes classes.
 
     Attributes:
         generator: The :class:`Generator`, on ``device``.
@@ -159,7 +160,7 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
     def data(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """All pictures of the current :attr:`epoch`: uint8 (N, H, W, 3), or (N, H, W) if grey. Not a draw."""
         indices = torch.arange(len(self))
-        return self._pictures(indices, torch.full_like(indices, self.epoch))
+        return _as_arrays(self._pictures(indices, torch.full_like(indices, self.epoch)))
 
     # Epochs ------------------------------------------------------------------------------------------
 
@@ -204,8 +205,8 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
         chosen = [self._index(index) for index in indices]
         places = torch.tensor(chosen, dtype=torch.int64)
         epochs = torch.zeros_like(places) if self.fixed else self._passes.advance(places)
-        items = []
-        for array, target in zip(self._pictures(places, epochs), self._targets(places, epochs), strict=True):
+        pictures, items = self._pictures(places, epochs), []
+        for array, target in zip(_as_arrays(pictures), self._targets(places, epochs, pictures), strict=True):
             image: Any = Image.fromarray(array)
             label: Any = target
             if self.transform is not None:
@@ -224,19 +225,16 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
     def _serials(self, indices: Tensor, epochs: Tensor) -> Tensor:
         return epochs * self.ipc + torch.div(indices, self.spec.num_classes, rounding_mode="floor")
 
-    def _targets(self, indices: Tensor, epochs: Tensor) -> Iterable[Any]:
-        """What ``indices`` (B,) are labelled in ``epochs`` (B,): ints, or soft labels on the CPU."""
+    def _targets(self, indices: Tensor, epochs: Tensor, pictures: Tensor) -> Iterable[Any]:
+        """What ``pictures``, those of ``indices`` (B,) in ``epochs`` (B,), are labelled: ints, or soft labels."""
         labels = indices % self.spec.num_classes
         if not self.soft_labels:
             return labels.tolist()
-        return self.generator.soft_labels(labels, self._serials(indices, epochs), self.seed).cpu()
+        return self.generator.soft_labels(labels, self._serials(indices, epochs), self.seed, pictures).cpu()
 
-    def _pictures(self, indices: Tensor, epochs: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """Pictures (B, H, W, 3), or (B, H, W) if grey, of ``indices`` (B,) in ``epochs`` (B,)."""
-        labels = indices % self.spec.num_classes
-        images = self._painter.synthesize(labels, self._serials(indices, epochs), self.seed)
-        array = images.cpu().permute(0, 2, 3, 1).contiguous().numpy()
-        return array[..., 0] if self.spec.channels == 1 else array
+    def _pictures(self, indices: Tensor, epochs: Tensor) -> Tensor:
+        """Pictures of ``indices`` (B,) in ``epochs`` (B,): uint8 (B, C, H, W)."""
+        return self._painter.synthesize(indices % self.spec.num_classes, self._serials(indices, epochs), self.seed)
 
     # Resuming ----------------------------------------------------------------------------------------
 
@@ -278,3 +276,9 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
             if transform is not None:
                 lines.append(f"    {head}: " + repr(transform).replace("\n", "\n    "))
         return "\n".join(lines)
+
+
+def _as_arrays(pictures: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """uint8 (B, C, H, W) to (B, H, W, 3), or (B, H, W) if grey."""
+    array = pictures.cpu().permute(0, 2, 3, 1).contiguous().numpy()
+    return array[..., 0] if pictures.shape[1] == 1 else array

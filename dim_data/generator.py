@@ -2,7 +2,8 @@
 
 A :class:`Generator` is what distillation makes and what training uses. Its latents come from ``noise``
 (fresh normal numbers, as they are or shaped into codes by a Gaussian for each class) or from stored ``codes``
-(one quantised latent per training image it remembers).
+(one quantised latent per training image it remembers). Soft labels are stored beside codes; beside noise, which
+paints no picture twice, stands the teacher itself.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from dim_data.accuracies import Measurement
 from dim_data.architectures import ARCHITECTURES, parse_options
+from dim_data.classifiers import ConvNet
 from dim_data.compute import autocast, resolve_device
 from dim_data.config import GeneratorConfig
 from dim_data.draws import bank_index, hash_keys, normal
@@ -48,6 +50,7 @@ class Generator(nn.Module):
         revision: The Hub commit it was loaded from, or ``None``.
         folder: The folder it was loaded from, or ``None``.
         decoder: The network, ``(latents, labels)`` to images in [-1, 1].
+        teacher: With noise and soft labels: the classifier that gives them.
     """
 
     codes: Tensor
@@ -79,6 +82,8 @@ class Generator(nn.Module):
             self.register_buffer("means", torch.zeros(classes, size))
             self.register_buffer("factors", torch.zeros(classes, size, config.rank))
             self.register_buffer("scales", torch.zeros(classes, size))
+        if config.soft_labels and config.source == "noise":
+            self.teacher = ConvNet(config.spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
     def spec(self) -> ImageSpec:
@@ -142,11 +147,20 @@ class Generator(nn.Module):
         if self.config.source != "codes":
             raise ValueError("only a generator with stored codes has a bank of them; this one draws noise")
 
-    def soft_labels(self, labels: Tensor, serials: Tensor, seed: int = 0) -> Tensor:
+    def soft_labels(self, labels: Tensor, serials: Tensor, seed: int = 0, pictures: Tensor | None = None) -> Tensor:
         """What the teacher says of the pictures that :meth:`synthesize` paints for these arguments.
 
+        With noise the teacher looks at each picture, and at its mirror image where ``spec.mirror`` allows: the
+        mean of both. Like the pictures, its answers are bit-equal on one device however they are batched.
+
+        Args:
+            labels: int64 (B,), each in [0, num_classes).
+            serials: int64 (B,), non-negative; see :meth:`latents`.
+            seed: Any int.
+            pictures: uint8 (B, C, H, W): those pictures, where they are at hand; else a teacher has them painted.
+
         Returns:
-            float32 (B, num_classes): probabilities, each row summing to 1, in steps of 1/255.
+            float32 (B, num_classes): probabilities, each row summing to 1; those stored, in steps of 1/255.
 
         Raises:
             IndexError: A label is outside [0, num_classes).
@@ -155,8 +169,19 @@ class Generator(nn.Module):
         if not self.config.soft_labels:
             raise ValueError("this generator stores no soft labels")
         self.check_labels(labels)
+        if self.config.source == "noise":
+            return self._ask(self.synthesize(labels, serials, seed) if pictures is None else pictures)
         opinions = self.soft[self.rows(labels, serials, seed)].float()
         return opinions / opinions.sum(1, keepdim=True)
+
+    def _ask(self, pictures: Tensor) -> Tensor:
+        def ask(pictures: Tensor) -> Tensor:
+            images = self.spec.normalize(pictures.float() / 255)
+            views = [images, images.flip(-1)] if self.spec.mirror else [images]
+            said = [self.teacher(view.contiguous(memory_format=torch.channels_last)).float() for view in views]
+            return torch.stack([logits.softmax(1) for logits in said]).mean(0)
+
+        return self._in_chunks(ask, pictures)
 
     @property
     def _latent_size(self) -> int:
@@ -193,24 +218,31 @@ class Generator(nn.Module):
         return other
 
     @torch.no_grad()
-    def forget_codes(self, rank: int = 128) -> Generator:
+    def forget_codes(self, rank: int = 128, teacher: nn.Module | None = None) -> Generator:
         """A new generator with the same decoder, driven by noise: the codes of each class become a Gaussian.
 
         No stored picture remains, only what :func:`~dim_data.latents.fit_gaussian` keeps.
 
         Args:
             rank: Directions along which correlations are kept, at most; a latent of D numbers has D.
+            teacher: A ``ConvNet(spec)`` to keep beside it, such as :func:`~dim_data.teaching.train_teacher` makes:
+                its opinions are then the soft labels.
 
         Raises:
-            ValueError: There are no codes to forget, or ``rank`` is below 1.
+            ValueError: There are no codes to forget, ``rank`` is below 1, or the teacher is another network.
         """
         if self.config.source != "codes":
             raise ValueError("there are no codes to forget: this generator is driven by noise already")
         if rank < 1:
             raise ValueError(f"rank must be at least 1, got {rank}")
         rank = min(rank, self._latent_size)
-        other = _unseeded(replace(self.config, source="noise", codes=0, rank=rank, soft_labels=False))
+        other = _unseeded(replace(self.config, source="noise", codes=0, rank=rank, soft_labels=teacher is not None))
         other.decoder.load_state_dict(self.decoder.state_dict())
+        if teacher is not None:
+            try:
+                other.teacher.load_state_dict(teacher.state_dict())
+            except RuntimeError as error:
+                raise ValueError(f"the teacher must be a ConvNet(spec) of the generator's spec: {error}") from error
         for label, codes in enumerate(self.codes.cpu().split(self.counts.tolist())):
             fitted = fit_gaussian(self.unpack(codes).flatten(1), rank)
             other.means[label], other.factors[label], other.scales[label] = fitted
@@ -275,29 +307,28 @@ class Generator(nn.Module):
             raise IndexError(f"labels must lie in [0, {self.spec.num_classes}), got up to {int(labels.max())}")
         return labels.to(next(self.decoder.parameters()).device)
 
-    @torch.no_grad()
     def _render(self, latents: Tensor, labels: Tensor) -> Tensor:
-        device, count = latents.device, len(labels)
+        def paint(latents: Tensor, labels: Tensor) -> Tensor:
+            if latents.ndim == 4:
+                latents = latents.contiguous(memory_format=torch.channels_last)
+            return (self(latents, labels).float().clamp(0, 1) * 255).round().to(torch.uint8)
+
+        return self._in_chunks(paint, latents, labels)
+
+    @torch.no_grad()
+    def _in_chunks(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """``function`` of ``inputs`` (B, ...), always :data:`CHUNK` rows at once, zeros at the end, in eval mode."""
+        device, count = inputs[0].device, len(inputs[0])
         chunk = CHUNK.get(device.type, 128)
-        spare = -count % chunk
-        latents = torch.cat([latents, latents.new_zeros(spare, *latents.shape[1:])])
-        labels = nn.functional.pad(labels, (0, spare))
-        images = torch.empty(
-            count, self.spec.channels, self.spec.size, self.spec.size, dtype=torch.uint8, device=device
-        )
+        inputs = tuple(torch.cat([x, x.new_zeros(-count % chunk or chunk * (not count), *x.shape[1:])]) for x in inputs)
         training = self.training
         self.eval()
         try:
             with autocast(device):
-                for start in range(0, count, chunk):
-                    z = latents[start : start + chunk]
-                    if z.ndim == 4:
-                        z = z.contiguous(memory_format=torch.channels_last)
-                    pictures = self(z, labels[start : start + chunk]).float().clamp(0, 1) * 255
-                    images[start : start + chunk] = pictures.round().to(torch.uint8)[: count - start]
+                parts = zip(*(x.split(chunk) for x in inputs), strict=True)
+                return torch.cat([function(*part) for part in parts])[:count]
         finally:
             self.train(training)
-        return images
 
     def decode(self, rows: Tensor, batch_size: int = 1024) -> Tensor:
         """The pictures of stored codes, uint8 (B, C, H, W), on the generator's device.

@@ -57,8 +57,8 @@ class DistilledLoader:
         cache: Keep each decoded picture of a generator with stored codes, on ``device``, so that none is decoded
             twice: the same pictures, faster; see :class:`~dim_data.cache.PictureCache` for the memory it takes.
 
-        soft_labels: Hand out, in place of classes, the probabilities that a teacher gave them, where the generator
-            stores those: float32 (B, num_classes), which ``cross_entropy`` takes as it takes classes.
+        soft_labels: Hand out, in place of classes, the probabilities that a teacher gives the pictures, where the
+            generator stores those or the teacher: float32 (B, num_classes), which ``cross_entropy`` takes as classes.
 
     Attributes:
         generator: The :class:`Generator`, on ``device``.
@@ -146,19 +146,22 @@ class DistilledLoader:
             end = min(start + planned, len(self))
             labels, serials = self._order(epoch, start * size, end * size)
             targets: Tensor = labels.to(self.device)
-            if self.soft_labels:
-                targets = self.generator.soft_labels(labels, serials, self.seed)
             stored = self.generator.config.source == "codes"
+            if self.soft_labels and stored:
+                targets = self.generator.soft_labels(labels, serials, self.seed)
             rows = self.generator.rows(labels, serials, self.seed) if stored else None
             for low in range(0, len(labels), painted * size):
                 part = slice(low, low + painted * size)
-                if rows is None:
-                    images = self.generator.synthesize(labels[part], serials[part], self.seed)
-                else:
+                answers = targets[part]
+                if rows is not None:
                     images = self._painter.decode(rows[part])
+                else:
+                    images = self.generator.synthesize(labels[part], serials[part], self.seed)
+                    if self.soft_labels:
+                        answers = self.generator.soft_labels(labels[part], serials[part], self.seed, images)
                 if self.dtype != torch.uint8:
                     images = images.to(self.dtype).div_(255)
-                yield from zip(images.split(size), targets[part].split(size), strict=True)
+                yield from zip(images.split(size), answers.split(size), strict=True)
 
     def _order(self, epoch: int, start: int, end: int) -> tuple[Tensor, Tensor]:
         """Labels and serials of the images from ``start`` up to ``end`` in an epoch, on the CPU."""

@@ -28,7 +28,12 @@ def image_source(train: Generator | LabelledImages, shown: int, soft_labels: boo
             raise ValueError("the recipe learns soft labels, and this generator stores none: use 'tuned' or 'muon'")
         comes_again = train.config.source == "codes" and train.config.codes <= shown
         paint = PictureCache(train).synthesize if comes_again else train.synthesize
-        return lambda y, n, seed: (paint(y, n, seed), train.soft_labels(y, n, seed) if soft_labels else y)
+
+        def draw(y: Tensor, n: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+            images = paint(y, n, seed)
+            return images, train.soft_labels(y, n, seed, images) if soft_labels else y
+
+        return draw
     if soft_labels and train.soft is None:
         raise ValueError(
             "the recipe learns soft labels, and these images have none (LabelledImages.soft): use 'tuned' or 'muon'"

@@ -255,6 +255,6 @@ def read_weights(path: Path, config: GeneratorConfig, expected: Mapping[str, Ten
         # Each is bounded too: their sum may overflow.
         if int(counts.min()) < 1 or int(counts.max()) > config.codes or int(counts.sum()) != config.codes:
             raise ValueError(f"{path}: 'counts' must be positive and sum to {config.codes}, the number of codes")
-    if config.soft_labels and not bool(state["soft"].any(1).all()):
+    if "soft" in state and not bool(state["soft"].any(1).all()):
         raise ValueError(f"{path}: a row of 'soft' gives no class any probability")
     return state

@@ -175,5 +175,3 @@ def test_a_config_says_whether_they_are_there(soft: Generator) -> None:
         GeneratorConfig.from_dict({**values, "soft_labels": 1})
     with pytest.raises(ValueError, match="soft_labels must be True or False, got 1"):
         DistillConfig(soft_labels=1)
-    with pytest.raises(ValueError, match="a generator driven by noise has none"):
-        GeneratorConfig(soft.spec, "compact", "noise", soft_labels=True)
