@@ -243,9 +243,8 @@ def _demo(args: argparse.Namespace) -> int:
     size = _describe(generator, generator.folder or Path())["bytes"]
     print(f"training ConvNet-3 on pictures from a generator of {size / 1e6:.1f} MB; no real image is read")
     with SeedBar() as bar:
-        result = evaluate(
-            generator, test, ipc=10, epochs=args.epochs, seeds=(0,), device=args.device, on_step=bar.advance
-        )
+        options = {"ipc": 10, "epochs": args.epochs, "seeds": (0,), "device": args.device}
+        result = evaluate(generator, test, recipe="muon_soft", **options, on_step=bar.advance)
     print(f"accuracy on {len(test)} real test images: {result.mean:.1%} after {result.images_shown} synthetic ones")
     return 0
 
