@@ -10,30 +10,37 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
+
+from dim_data.recipes import RECIPES
 
 PUBLISHED = Path(__file__).with_name("published.json")
 STAMP = "Source data"
 """Under this key a figure's PNG holds the digest of what it shows, so that ``report.py --check`` can tell."""
 
+PANELS = {"trained by SGD": "sgd", "trained by Muon": "muon"}
 LABEL_HEIGHT = 0.95  # in points of accuracy
 
 Series = dict[str, list[tuple[float, float, float]]]
 """Name of a line -> its points (x, mean, standard deviation), by x."""
 
 
-def accuracy_points(results: list[dict[str, Any]], against: str) -> Series:
+def accuracy_points(results: list[dict[str, Any]], optimizer: str, against: str) -> Series:
     """The lines of CIFAR-10 and ConvNet-3 from the result files.
 
     Args:
         results: What ``reproduce.py`` wrote.
+        optimizer: Of the recipe.
         against: ``"images_shown"``, or ``"bytes"`` in megabytes, which real images do not have; there a line is a
             budget, and the smallest is left out: its training is too short for what is stored to matter.
     """
     lines: Series = {}
     for cell in results:
         if (cell["dataset"], cell["classifier"]) != ("cifar10", "convnet3") or cell["recipe"] == "paper":
+            continue
+        if RECIPES[cell["recipe"]].optimizer != optimizer:
             continue
         if against not in cell or (against == "bytes" and cell["ipc"] == 1):
             continue
@@ -45,7 +52,7 @@ def accuracy_points(results: list[dict[str, Any]], against: str) -> Series:
             "real": "real images, fresh",
             "stored": "random real JPEGs" + ("" if against == "bytes" else f" in the bytes of {cell['source']}"),
         }[cell["row"]]
-        name += ", soft labels" if cell["recipe"] == "soft" else ""
+        name += ", soft labels" if RECIPES[cell["recipe"]].soft_labels else ""
         name += f", {cell['images_shown'] // 1000} k shown" if against == "bytes" else ""
         values = [100 * run["accuracy"] for run in cell["runs"].values()]
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
@@ -67,24 +74,32 @@ def label_heights(ends: list[tuple[float, float]]) -> list[float]:
     return heights
 
 
-def draw(ours: Series, published: list[dict[str, Any]], xlabel: str, title: str, joined: bool) -> Figure:
-    """One panel: ours with error bars, theirs in grey with their names."""
-    figure = Figure(figsize=(6.4, 5.0), layout="constrained")
-    axes = figure.subplots()
+def draw(panels: dict[str, Series], published: list[dict[str, Any]], xlabel: str, title: str, joined: bool) -> Figure:
+    """A panel for each optimizer: ours with error bars, a source in one colour; theirs in grey with their names."""
+    figure = Figure(figsize=(9.6, 5.0), layout="constrained")
+    figure.suptitle(title)
+    names = sorted({name for ours in panels.values() for name in ours})
+    colors = dict(zip(names, itertools.cycle(colormaps["tab20"].colors), strict=False))
     heights = label_heights([line["points"][-1] for line in published])
-    for line, height in zip(published, heights, strict=True):
-        x, y = zip(*line["points"], strict=True)
-        axes.plot(x, y, color="0.65", marker=".", linewidth=0.8, zorder=1)
-        axes.annotate(line["method"], (x[-1] * 1.05, height), va="center", fontsize=7, color="0.4")
-    for name, points in ours.items():
-        x, y, spread = zip(*points, strict=True)
-        dashed = "--" if name.startswith("real") else "-"
-        axes.errorbar(x, y, spread, label=name, marker="o", markersize=4, linestyle=dashed if joined else "", zorder=2)
-    axes.set(xscale="log", xlabel=xlabel, ylabel="accuracy on real test images (%)", title=title)
-    axes.grid(alpha=0.2)
-    axes.margins(x=0.2)
-    if ours:
-        figure.legend(loc="outside lower center", ncols=2, fontsize=7)
+    for axes, (panel, ours) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
+        for line, height in zip(published, heights, strict=True):
+            x, y = zip(*line["points"], strict=True)
+            axes.plot(x, y, color="0.65", marker=".", linewidth=0.8, zorder=1)
+            axes.annotate(line["method"], (x[-1] * 1.05, height), va="center", fontsize=7, color="0.4")
+        for name, points in ours.items():
+            x, y, spread = zip(*points, strict=True)
+            style = "" if not joined else "--" if name.startswith("real") else "-"
+            axes.errorbar(x, y, spread, color=colors[name], label=name, marker="o", markersize=4, linestyle=style)
+        axes.set(xscale="log", xlabel=xlabel, title=panel)
+        axes.grid(alpha=0.2)
+        axes.margins(x=0.2)
+    figure.supylabel("accuracy on real test images (%)")
+    handles = {
+        name: handle for axes in figure.axes for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    if handles:
+        ordered = sorted(handles)
+        figure.legend([handles[name] for name in ordered], ordered, loc="outside lower center", ncols=3, fontsize=7)
     return figure
 
 
@@ -96,7 +111,10 @@ def digest(*content: Any) -> str:
 def figures(results: list[dict[str, Any]]) -> dict[str, tuple[str, Figure]]:
     """File name -> (digest of what it shows, the figure)."""
     published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
-    shown, stored = accuracy_points(results, "images_shown"), accuracy_points(results, "bytes")
+    shown, stored = (
+        {panel: accuracy_points(results, optimizer, against) for panel, optimizer in PANELS.items()}
+        for against in ("images_shown", "bytes")
+    )
     first, second = published["by_images_shown"], published["by_bytes"]
     return {
         "accuracy_by_images.png": (

@@ -266,10 +266,11 @@ def test_figures_hold_what_they_show_and_are_drawn_anew_when_it_changes(tmp_path
         cell("generator", "tuned", 1, 0.5),
         cell("stored", "tuned", 10, 0.6),
     ]
-    shown = plots.accuracy_points(cells, "images_shown")
+    assert plots.accuracy_points(cells, "muon", "images_shown") == {}
+    shown = plots.accuracy_points(cells, "sgd", "images_shown")
     assert list(shown) == ["mine", "random real JPEGs in the bytes of mine", "real images, fresh, soft labels"]
     assert shown["mine"] == [(10_000, 50, 0), (100_000, pytest.approx(71), pytest.approx(2**0.5))]
-    assert plots.accuracy_points(cells, "bytes") == {
+    assert plots.accuracy_points(cells, "sgd", "bytes") == {
         "a generator, codes, 100 k shown": [(2.0, *shown["mine"][1][1:])],
         "random real JPEGs, 100 k shown": [(2.0, pytest.approx(60), 0)],
     }
