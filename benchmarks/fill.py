@@ -40,10 +40,9 @@ def list_cells(args: argparse.Namespace) -> list[Cell]:
         for row, classifier, recipe, ipc, seed in itertools.product(
             args.rows, args.classifiers, args.recipes, args.ipc, args.seeds
         ):
-            soft = RECIPES[recipe].soft_labels
-            if soft and (row == "stored" or not config.soft_labels):
+            if RECIPES[recipe].soft_labels and (row == "stored" or not config.soft_labels):
                 continue
-            if row == "real" and not soft and source != config.spec.name:
+            if row == "real" and source != config.spec.name:
                 continue  # real images stand beside the set's own generator once
             cells.append((config.spec.name, row, source, classifier, recipe, ipc, seed))
     return sorted(cells, key=lambda c: (c[5] * CLASSIFIERS[c[3]], c[6]))
