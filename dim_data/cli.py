@@ -10,6 +10,7 @@ import argparse
 import json
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -219,9 +220,11 @@ def _shrink(args: argparse.Namespace) -> int:
     if args.noise:
         teacher, taught = None, ""
         if args.soft_labels and generator.config.source == "codes":
+            started = time.monotonic()
             with SeedBar() as bar:
                 options = {"epochs": args.epochs, "seed": args.seed}
                 teacher = train_teacher(generator, **options, device=args.device, on_step=bar.advance)
+            training["teacher_minutes"] = round((time.monotonic() - started) / 60, 1)
             taught = f", teacher=train_teacher(epochs={args.epochs}, seed={args.seed})"
         generator, done = generator.forget_codes(args.rank, teacher), f"forget_codes(rank={args.rank}{taught})"
     elif args.codes is not None:

@@ -13,6 +13,7 @@ from torchvision import datasets, transforms
 
 from dim_data import DistillConfig, DistilledDataset, Generator, bundled_names, distill, evaluate
 from dim_data.classifiers import ConvNet
+from dim_data.evaluation import measure_accuracy
 from dim_data.real import load_real
 from dim_data.sample import bundled_test_sample
 from dim_data.specs import KNOWN_SPECS
@@ -21,7 +22,7 @@ ROOT = os.environ.get("DIM_DATA_ROOT", "")
 needs_data = pytest.mark.skipif(not ROOT, reason="set DIM_DATA_ROOT to a folder with the real data")
 
 
-@pytest.mark.parametrize("name", ["cifar10", "fashion_mnist", "mnist", "cifar10_noise"])
+@pytest.mark.parametrize("name", ["cifar10", "fashion_mnist", "mnist", "cifar10_noise", "cifar10_noise_soft"])
 def test_bundled_generators_load_and_paint(name: str) -> None:
     assert name in bundled_names()
     generator = Generator.from_pretrained(name)
@@ -29,6 +30,11 @@ def test_bundled_generators_load_and_paint(name: str) -> None:
     assert images.float().std() > 20
     assert len({bytes(image.numpy().tobytes()) for image in images}) == 20
     assert generator.spec == KNOWN_SPECS[generator.spec.name]
+
+
+def test_the_bundled_teacher_knows_real_images() -> None:
+    teacher = Generator.from_pretrained("cifar10_noise_soft").teacher
+    assert measure_accuracy(teacher, bundled_test_sample()) > 0.74
 
 
 @pytest.mark.slow

@@ -143,6 +143,7 @@ def test_the_command_trains_one(codes_folder: Path, tmp_path: Path, capsys: pyte
     facts = json.loads(capsys.readouterr().out)
     assert (facts["source"], facts["soft_labels"]) == ("noise", True)
     derived = "forget_codes(rank=3, teacher=train_teacher(epochs=2, seed=5))"
+    assert facts["training"].keys() == {"derived", "teacher_minutes"}
     assert facts["training"]["derived"] == derived
     wanted = train_teacher(Generator.from_pretrained(codes_folder), epochs=2, seed=5, device="cpu")
     found = Generator.from_pretrained(out).teacher
