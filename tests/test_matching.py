@@ -179,7 +179,7 @@ def test_pairs_are_of_one_class_and_share_their_draw(monkeypatch: pytest.MonkeyP
     class Watcher(nn.Module):
         def __init__(self, spec: Any) -> None:
             super().__init__()
-            self.net = ResNet(spec, 1, 4)
+            self.net = ResNet(spec, 1, 8)
 
         def forward(self, images: Tensor) -> Tensor:
             shown.append(images.detach())
