@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -25,8 +24,9 @@ from dim_data.arguments import build_parser, parse_settings, read_evaluations
 from dim_data.classifiers import CLASSIFIERS
 from dim_data.distillation import distill
 from dim_data.evaluation import evaluate
+from dim_data.facts import describe, read_training
 from dim_data.figures import save_grid
-from dim_data.files import TRAINING_CONFIG, WEIGHTS, write_atomically
+from dim_data.files import TRAINING_CONFIG, write_atomically
 from dim_data.generator import Generator
 from dim_data.presets import PRESETS, DistillConfig
 from dim_data.progress import SeedBar, StageBars, interruptible
@@ -37,7 +37,6 @@ from dim_data.runs import RESULT, StoppedError
 from dim_data.sample import bundled_test_sample
 from dim_data.snapshots import MAX_BYTES
 from dim_data.specs import KNOWN_SPECS
-from dim_data.storage import read_json
 from dim_data.teaching import train_teacher
 
 __all__ = ["main"]
@@ -93,7 +92,7 @@ def _distill(args: argparse.Namespace) -> int:
             print(f"dim-data: {error}", file=sys.stderr)
             return 130
     folder = args.out / RESULT
-    facts = _describe(generator, folder)
+    facts = describe(generator, folder)
     if args.json:
         print(json.dumps(facts, indent=2))
     else:
@@ -148,7 +147,7 @@ def _preview(args: argparse.Namespace) -> int:
 
 def _info(args: argparse.Namespace) -> int:
     generator = Generator.from_pretrained(args.source, revision=args.revision)
-    facts = _describe(generator, generator.folder or Path())
+    facts = describe(generator, generator.folder or Path())
     if args.json:
         print(json.dumps(facts, indent=2))
         return 0
@@ -215,7 +214,7 @@ def _shrink(args: argparse.Namespace) -> int:
     if args.soft_labels and not args.noise:
         raise ValueError("--soft-labels trains a teacher for --noise; codes keep the soft labels they have")
     generator = Generator.from_pretrained(args.source, revision=args.revision, device=args.device)
-    training = _training(generator.folder or Path())
+    training = read_training(generator.folder or Path())
     done = ""
     if args.noise:
         teacher, taught = None, ""
@@ -234,7 +233,7 @@ def _shrink(args: argparse.Namespace) -> int:
         training["derived"] = ", then ".join(str(step) for step in (training.get("derived"), done) if step)
     text = json.dumps(training, indent=2) + "\n"
     write_atomically(args.out / TRAINING_CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
-    facts = _describe(generator, args.out)
+    facts = describe(generator, args.out)
     latents = f"{facts['codes']} codes" if facts["codes"] else "noise"
     print(json.dumps(facts, indent=2) if args.json else f"{args.out}: {facts['bytes'] / 1e6:.2f} MB, {latents}")
     return 0
@@ -243,7 +242,7 @@ def _shrink(args: argparse.Namespace) -> int:
 def _demo(args: argparse.Namespace) -> int:
     generator = Generator.from_pretrained("cifar10", device=args.device)
     test = _test_images(generator, args.data_root, None, quiet=False)
-    size = _describe(generator, generator.folder or Path())["bytes"]
+    size = describe(generator, generator.folder or Path())["bytes"]
     print(f"training ConvNet-3 on pictures from a generator of {size / 1e6:.1f} MB; no real image is read")
     with SeedBar() as bar:
         options = {"ipc": 10, "epochs": args.epochs, "seeds": (0,), "device": args.device}
@@ -282,35 +281,6 @@ def _test_images(generator: Generator, root: str | None, test: str | None, quiet
         f"real test images are needed: --test FILE (an .npz or an image folder)"
         f"{f', or --data-root DIR with the files of {name}' if name in KNOWN_SPECS else ''}"
     )
-
-
-def _describe(generator: Generator, folder: Path) -> dict[str, Any]:
-    """What a generator that lies in ``folder`` is, JSON-ready."""
-    config, spec = generator.config, generator.spec
-    return {
-        "name": spec.name,
-        "architecture": config.architecture,
-        "source": config.source,
-        "codes": config.codes,
-        "rank": config.rank,
-        "soft_labels": config.soft_labels,
-        "parameters": sum(p.numel() for p in generator.parameters()),
-        "bytes": (folder / WEIGHTS).stat().st_size,
-        "classes": spec.num_classes,
-        "size": spec.size,
-        "channels": spec.channels,
-        "folder": str(folder),
-        "revision": generator.revision,
-        "training": _training(folder),
-        "accuracies": [asdict(accuracy) for accuracy in stated_accuracies(folder)],
-    }
-
-
-def _training(folder: Path) -> dict[str, Any]:
-    """How the generator in ``folder`` was made, as far as it is known."""
-    path = folder / TRAINING_CONFIG
-    found = read_json(path) if path.is_file() else {}
-    return found if isinstance(found, dict) else {}
 
 
 if __name__ == "__main__":

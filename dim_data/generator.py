@@ -27,6 +27,7 @@ from dim_data.compute import autocast, resolve_device
 from dim_data.config import GeneratorConfig
 from dim_data.draws import bank_index, hash_keys, normal
 from dim_data.files import CONFIG, WEIGHTS, write_atomically
+from dim_data.labelling import opinion
 from dim_data.latents import fit_gaussian, pack, packed_width, shape_noise, unpack
 from dim_data.publishing import publish
 from dim_data.specs import ImageSpec
@@ -170,18 +171,10 @@ class Generator(nn.Module):
             raise ValueError("this generator stores no soft labels")
         self.check_labels(labels)
         if self.config.source == "noise":
-            return self._ask(self.synthesize(labels, serials, seed) if pictures is None else pictures)
+            pictures = self.synthesize(labels, serials, seed) if pictures is None else pictures
+            return self._in_chunks(lambda batch: opinion([self.teacher], batch, self.spec), pictures)
         opinions = self.soft[self.rows(labels, serials, seed)].float()
         return opinions / opinions.sum(1, keepdim=True)
-
-    def _ask(self, pictures: Tensor) -> Tensor:
-        def ask(pictures: Tensor) -> Tensor:
-            images = self.spec.normalize(pictures.float() / 255)
-            views = [images, images.flip(-1)] if self.spec.mirror else [images]
-            said = [self.teacher(view.contiguous(memory_format=torch.channels_last)).float() for view in views]
-            return torch.stack([logits.softmax(1) for logits in said]).mean(0)
-
-        return self._in_chunks(ask, pictures)
 
     @property
     def _latent_size(self) -> int:

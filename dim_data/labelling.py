@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +10,37 @@ from torch import Tensor, nn
 from dim_data.compute import autocast, compiled
 from dim_data.specs import ImageSpec
 
-__all__ = ["opinions"]
+__all__ = ["opinion", "opinions"]
+
+
+def opinion(teachers: Sequence[Callable[[Tensor], Tensor]], images: Tensor, spec: ImageSpec) -> Tensor:
+    """Class probabilities of one batch, float32 (B, num_classes), in one pass of each teacher and view.
+
+    The mean over the teachers, and over an image and its mirror where ``spec.mirror`` allows.
+
+    Args:
+        teachers: Take normalised images (B, C, H, W), in channels last, and give logits (B, num_classes).
+        images: uint8 (B, C, H, W), on the teachers' device.
+        spec: What the images are.
+
+    Raises:
+        ValueError: A teacher does not give ``num_classes`` logits.
+    """
+    batch, wanted, said = spec.normalize(images.float() / 255), (len(images), spec.num_classes), []
+    for view in [batch, batch.flip(-1)] if spec.mirror else [batch]:
+        view = view.contiguous(memory_format=torch.channels_last)
+        for teacher in teachers:
+            with autocast(images.device):
+                logits = teacher(view)
+            if logits.shape != wanted:
+                raise ValueError(f"a teacher must give logits of shape {wanted}, got {tuple(logits.shape)}")
+            said.append(logits.float().softmax(1))
+    return torch.stack(said).mean(0)
 
 
 @torch.no_grad()
 def opinions(teachers: Sequence[nn.Module], images: Tensor, spec: ImageSpec, batch_size: int = 250) -> Tensor:
-    """What teachers say of images: class probabilities, float32 (N, num_classes), on the teachers' device.
-
-    The mean over the teachers, and over an image and its mirror where ``spec.mirror`` allows.
+    """:func:`opinion` of any number of images: float32 (N, num_classes), on the teachers' device.
 
     Args:
         teachers: Classifiers that take normalised images (B, C, H, W) and give logits (B, num_classes); left in
@@ -33,18 +56,4 @@ def opinions(teachers: Sequence[nn.Module], images: Tensor, spec: ImageSpec, bat
         raise ValueError("no teacher was given: pass at least one classifier")
     device = next(teachers[0].parameters()).device
     ask = [compiled(teacher.eval()) for teacher in teachers]
-    batches = []
-    for batch in images.split(batch_size):
-        batch = spec.normalize(batch.to(device).float() / 255)
-        said = []
-        for view in [batch, batch.flip(-1)] if spec.mirror else [batch]:
-            view = view.contiguous(memory_format=torch.channels_last)
-            for teacher in ask:
-                with autocast(device):
-                    logits = teacher(view)
-                wanted = (len(batch), spec.num_classes)
-                if logits.shape != wanted:
-                    raise ValueError(f"a teacher must give logits of shape {wanted}, got {tuple(logits.shape)}")
-                said.append(logits.float().softmax(1))
-        batches.append(torch.stack(said).mean(0))
-    return torch.cat(batches)
+    return torch.cat([opinion(ask, batch.to(device), spec) for batch in images.split(batch_size)])

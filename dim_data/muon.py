@@ -23,7 +23,7 @@ def orthogonalized(matrix: Tensor, steps: int = 5) -> Tensor:
 
     Args:
         matrix: float (rows, columns), of any scale; zeros stay zeros.
-        steps: Newton-Schulz iterations, five products of the smaller side each at most.
+        steps: Newton-Schulz iterations, of three matrix products each.
 
     Returns:
         float (rows, columns).
