@@ -12,36 +12,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dim_data.compute import fast_dtype
+
 __all__ = ["Muon", "orthogonalized"]
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
 """Of Jordan et al.: five steps bring singular values from [0.01, 1] into about [0.7, 1.2]."""
 
 
-def orthogonalized(matrix: Tensor, steps: int = 5) -> Tensor:
+def orthogonalized(matrix: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
     """The nearest matrix with orthonormal rows or columns, roughly: singular values go to about 1.
 
     Args:
         matrix: float (rows, columns), of any scale; zeros stay zeros.
         steps: Newton-Schulz iterations, of three matrix products each.
+        dtype: What these compute in; bfloat16 moves a value of the result by up to about 0.07.
 
     Returns:
-        float (rows, columns).
+        (rows, columns), of ``matrix``'s number format.
     """
     a, b, c = QUINTIC
     tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.T if tall else matrix) / (matrix.norm() + 1e-7)
+    x = ((matrix.T if tall else matrix) / (matrix.norm() + 1e-7)).to(dtype)
     for _ in range(steps):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if tall else x
+    return (x.T if tall else x).to(matrix.dtype)
 
 
 class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised for weights of two or more dimensions, plain for all others.
 
     A convolution's weight is the matrix (outputs, everything else). One rate serves both: an orthogonal step has
-    the same size whatever the gradient's is, and biases and norms learn as under SGD.
+    the same size whatever the gradient's is, and biases and norms learn as under SGD. Steps are made orthogonal in
+    bfloat16 where the processor has it, as Jordan et al. do: a wide network's step takes half the time.
 
     Args:
         params: Parameters or groups of them.
@@ -76,6 +80,7 @@ class Muon(torch.optim.Optimizer):
         if weight.ndim >= 2:
             matrix = update.flatten(1)
             rows, columns = matrix.shape
-            update = orthogonalized(matrix).view(weight.shape) * max(1.0, rows / columns) ** 0.5
+            update = orthogonalized(matrix, dtype=fast_dtype(weight.device)) * max(1.0, rows / columns) ** 0.5
+            update = update.view(weight.shape)
             weight.mul_(1 - group["lr"] * group["weight_decay"])
         weight.add_(update, alpha=-group["lr"])
