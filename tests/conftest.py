@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dim_data import compute
 from dim_data.classifiers import CLASSIFIERS, ConvNet, ResNet
 from dim_data.config import GeneratorConfig
 from dim_data.generator import Generator
@@ -28,6 +29,19 @@ SMALL_CLASSIFIERS = {"convnet3": partial(ConvNet, width=8), "resnet10": partial(
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="device to run the tests on, such as cuda")
+    parser.addoption("--bfloat16", action="store_true", help="compute as on a CPU that has bfloat16, if slowly")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--bfloat16"):
+        found = torch.cpu.get_capabilities()
+        torch.cpu.get_capabilities = lambda: {**found, "amx_bf16": True}
+
+
+@pytest.fixture
+def float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute as on a CPU without bfloat16: for bounds that its rounding would exceed."""
+    monkeypatch.setattr(compute, "_cpu_has_bfloat16", lambda: False)
 
 
 @pytest.fixture

@@ -50,6 +50,7 @@ def test_devices_do_not_mix() -> None:
         assert model.weight.grad.device == model.weight.device == CUDA
 
 
+@pytest.mark.usefixtures("float32")  # the GPU that is pretended has no bfloat16
 def test_pictures_are_the_same(tiny_codes: Generator, tiny_noise: Generator, tmp_path: Path) -> None:
     for generator in (tiny_codes, tiny_noise):
         folder = generator.save_pretrained(tmp_path / generator.config.source)
