@@ -53,6 +53,7 @@ def accuracy_points(results: list[dict[str, Any]], optimizer: str, against: str)
             "stored": "random real JPEGs" + ("" if against == "bytes" else f" in the bytes of {cell['source']}"),
         }[cell["row"]]
         name += ", soft labels" if RECIPES[cell["recipe"]].soft_labels else ""
+        name += ", crops" if "crop" in RECIPES[cell["recipe"]].augmentation else ""
         name += f", {cell['images_shown'] // 1000} k shown" if against == "bytes" else ""
         values = [100 * run["accuracy"] for run in cell["runs"].values()]
         spread = statistics.stdev(values) if len(values) > 1 else 0.0

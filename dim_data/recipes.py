@@ -54,10 +54,11 @@ RECIPES: dict[str, Recipe] = {
     "soft": replace(_TUNED, name="soft", soft_labels=True),
     "muon": _MUON,
     "muon_soft": replace(_MUON, name="muon_soft", soft_labels=True),
+    "muon_crop": replace(_MUON, name="muon_crop", augmentation=("flip", "crop")),
 }
 """``paper`` is the DiM paper's deployment; ``tuned`` learns more from the same number of images, and ``muon`` more
 still; ``soft`` and ``muon_soft`` are those two with a teacher's probabilities in place of the classes, where the
-generator stores them."""
+generator stores them; ``muon_crop`` shifts the images too, for trainings that see each of them many times."""
 
 
 def recipe_for(recipe: str | Recipe, spec: ImageSpec, ipc: int) -> Recipe:

@@ -77,7 +77,8 @@ def test_a_recipe_of_ones_own_is_kept() -> None:
     mine = replace(RECIPES["paper"], name="mine", batch_size=7)
     assert recipe_for(mine, KNOWN_SPECS["mnist"], 1) is mine
     with pytest.raises(
-        ValueError, match=r"unknown recipe 'best': choose from \['muon', 'muon_soft', 'paper', 'soft', 'tuned'\]"
+        ValueError,
+        match=r"unknown recipe 'best': choose from \['muon', 'muon_crop', 'muon_soft', 'paper', 'soft', 'tuned'\]",
     ):
         recipe_for("best", KNOWN_SPECS["mnist"], 1)
 
