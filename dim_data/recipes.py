@@ -55,10 +55,12 @@ RECIPES: dict[str, Recipe] = {
     "muon": _MUON,
     "muon_soft": replace(_MUON, name="muon_soft", soft_labels=True),
     "muon_crop": replace(_MUON, name="muon_crop", augmentation=("flip", "crop")),
+    "muon_crop_soft": replace(_MUON, name="muon_crop_soft", augmentation=("flip", "crop"), soft_labels=True),
 }
 """``paper`` is the DiM paper's deployment; ``tuned`` learns more from the same number of images, and ``muon`` more
-still; ``soft`` and ``muon_soft`` are those two with a teacher's probabilities in place of the classes, where the
-generator stores them; ``muon_crop`` shifts the images too, for trainings that see each of them many times."""
+still; ``muon_crop`` shifts the images too, for trainings that see each of them many times; ``soft``, ``muon_soft`` and
+``muon_crop_soft`` are those three with a teacher's probabilities in place of the classes, where the generator stores
+them."""
 
 
 def recipe_for(recipe: str | Recipe, spec: ImageSpec, ipc: int) -> Recipe:
