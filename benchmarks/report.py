@@ -1,8 +1,8 @@
 """Render the tables from the result files: ``python benchmarks/report.py`` (``--check`` in CI).
 
-``results/`` goes into README.md, ``tried/`` into benchmarks/README.md and ``speed/`` into both: everything between
-``<!-- NAME:begin -->`` and ``<!-- NAME:end -->`` is replaced, nothing is typed by hand. The figures of the accuracies
-and the cards of the bundled generators are made anew where what they show has changed.
+``results/`` goes into README.md, what they cost and ``tried/`` into benchmarks/README.md, ``speed/`` into both:
+everything between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->`` is replaced, nothing is typed by hand. The figures
+of the accuracies and the cards of the bundled generators are made anew where what they show has changed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 import cards
 import plots
+from cost_tables import render_cost
 from speed_tables import render_details, render_summary
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -120,7 +121,11 @@ def main(argv: list[str] | None = None) -> int:
         ),
         (
             benchmarks / "README.md",
-            {"tried": render_tried(load_results(benchmarks / "tried")), "speed": render_details(speed, beside)},
+            {
+                "cost": render_cost(results, args.root / "dim_data" / "bundled"),
+                "tried": render_tried(load_results(benchmarks / "tried")),
+                "speed": render_details(speed, beside),
+            },
         ),
     ):
         text = fresh = path.read_text(encoding="utf-8")

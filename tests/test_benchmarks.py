@@ -164,19 +164,38 @@ def test_report_renders_means_and_spreads(tmp_path: Path) -> None:
         (tmp_path / "benchmarks" / folder).mkdir(parents=True)
         (tmp_path / "benchmarks" / folder / "one.json").write_text(json.dumps(content))
     pages = (tmp_path / "README.md", tmp_path / "benchmarks" / "README.md")
-    markers = "".join(f"<!-- {name}:begin -->stale<!-- {name}:end -->" for name in ("results", "speed", "tried"))
+    markers = "".join(
+        f"<!-- {name}:begin -->stale<!-- {name}:end -->" for name in ("results", "cost", "speed", "tried")
+    )
     for page in pages:
         page.write_text(f"before {markers} after")
     arguments = ["--root", str(tmp_path)]
     assert report.main([*arguments, "--check"]) == 1
     assert report.main(arguments) == 0
     assert report.main([*arguments, "--check"]) == 0
-    for page, wanted in zip(pages, ("60.0 ± 10.0", "| with | 0.25 |"), strict=True):
+    for page, wanted, others in zip(pages, ("60.0 ± 10.0", "| with | 0.25 |"), (2, 1), strict=True):
         text = page.read_text()
         assert wanted in text
-        assert text.count("stale") == 1  # what belongs into the other page
+        assert text.count("stale") == others  # what belongs into the other page
         assert text.startswith("before ")
         assert text.endswith(" after")
+
+
+def test_costs_are_spans_of_minutes(tmp_path: Path) -> None:
+    def cell(classifier: str, ipc: int, *seconds: float) -> dict[str, object]:
+        runs = {str(i): {"seconds": s, "hardware": "a CPU"} for i, s in enumerate(seconds)}
+        return {"classifier": classifier, "ipc": ipc, "runs": runs}
+
+    facts = {"minutes": 31.4, "images_shown": 217_600, "images_shown_to_pool": 165_000, "device": "cpu"}
+    for name, more in (("one", {}), ("two", {"teacher_minutes": 17.7})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "training_config.json").write_text(json.dumps(facts | more))
+    results = [cell("convnet3", 1, 60, 90), cell("convnet3", 1, 120), cell("resnet18", 10, 1200)]
+    lines = load("cost_tables").render_cost(results, tmp_path).splitlines()
+    assert "| `one` | 31 | CPU | 217,600 | 165,000 |" in lines
+    assert "| `two` | 31, and 18 of its teacher | CPU | 217,600 | 165,000 |" in lines
+    assert "| convnet3 | 1.5 (1 to 2) |  |" in lines
+    assert "| resnet18 |  | 20 |" in lines
 
 
 def test_contestants_take_turns_and_are_compared_within_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
