@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 import cards
 import plots
+from aims_table import render_aims
+from cells import accuracy
 from cost_tables import render_cost
 from speed_tables import render_details, render_summary
 
@@ -41,14 +42,6 @@ def label(cell: dict[str, Any]) -> str:
         "real": "real images, fresh, same protocol"
         + (f", soft labels of `{cell['soft_labels_of']}`" if "soft_labels_of" in cell else ""),
     }[cell["row"]]
-
-
-def accuracy(cell: dict[str, Any]) -> str:
-    """Mean and spread in percent, with the number of seeds where it is not three."""
-    values = [100 * run["accuracy"] for run in cell["runs"].values()]
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    seeds = "" if len(values) == 3 else f" (n={len(values)})"
-    return f"{statistics.fmean(values):.1f}{spread}{seeds}"
 
 
 def render(results: list[dict[str, Any]]) -> str:
@@ -117,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     for path, tables in (
         (
             args.root / "README.md",
-            {"results": render(results), "speed": render_summary(speed, beside)},
+            {"aims": render_aims(results), "results": render(results), "speed": render_summary(speed, beside)},
         ),
         (
             benchmarks / "README.md",

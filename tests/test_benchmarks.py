@@ -165,7 +165,7 @@ def test_report_renders_means_and_spreads(tmp_path: Path) -> None:
         (tmp_path / "benchmarks" / folder / "one.json").write_text(json.dumps(content))
     pages = (tmp_path / "README.md", tmp_path / "benchmarks" / "README.md")
     markers = "".join(
-        f"<!-- {name}:begin -->stale<!-- {name}:end -->" for name in ("results", "cost", "speed", "tried")
+        f"<!-- {name}:begin -->stale<!-- {name}:end -->" for name in ("aims", "results", "cost", "speed", "tried")
     )
     for page in pages:
         page.write_text(f"before {markers} after")
@@ -173,12 +173,49 @@ def test_report_renders_means_and_spreads(tmp_path: Path) -> None:
     assert report.main([*arguments, "--check"]) == 1
     assert report.main(arguments) == 0
     assert report.main([*arguments, "--check"]) == 0
-    for page, wanted, others in zip(pages, ("60.0 ± 10.0", "| with | 0.25 |"), (2, 1), strict=True):
+    for page, wanted, others in zip(pages, ("60.0 ± 10.0", "| with | 0.25 |"), (2, 2), strict=True):
         text = page.read_text()
         assert wanted in text
         assert text.count("stale") == others  # what belongs into the other page
         assert text.startswith("before ")
         assert text.endswith(" after")
+
+
+def test_an_aim_is_met_or_missed_by_the_cell_it_names(tmp_path: Path) -> None:
+    def cell(recipe: str, *accuracies: float, row: str = "generator") -> dict[str, object]:
+        runs = {str(i): {"accuracy": value} for i, value in enumerate(accuracies)}
+        named = {"source": "mnist", "classifier": "convnet3", "recipe": recipe, "ipc": 10}
+        return {"dataset": "mnist", "row": row, **named, "runs": runs}
+
+    def aim(value: float, recipe: str, tried: str = "") -> dict[str, object]:
+        return {"aim": value, "source": "mnist", "classifier": "convnet3", "recipe": recipe, "ipc": 10, "tried": tried}
+
+    rows = [
+        {"what": "met", "dataset": "mnist", "published": "X", "classes": aim(60, "tuned"), "any": aim(64, "soft")},
+        {"what": "missed", "dataset": "mnist", "published": "X", "classes": aim(61, "tuned", "all we knew")},
+        {"what": "open", "dataset": "mnist", "published": "X", "any": aim(90, "muon", "nothing")},
+    ]
+    (tmp_path / "aims.json").write_text(json.dumps({"rows": rows}))
+    results = [cell("tuned", 0.9, row="real"), cell("tuned", 0.59, 0.6, 0.61), cell("soft", 0.64)]
+    lines = load("aims_table").render_aims(results, tmp_path / "aims.json").splitlines()
+    assert lines[2:5] == [
+        "| met | X | 60.0 ± 1.0, `tuned` | 60 | 64.0 (n=1), `soft` | 64 |",
+        "| missed | X | 60.0 ± 1.0, `tuned` | 61 |  |  |",
+        "| open | X |  |  | not measured | 90 |",
+    ]
+    assert lines[6:] == [
+        "Missed:",
+        "",
+        "- missed, learning classes: 60.0 ± 1.0 is 1.0 short of 61. Tried: all we knew.",
+        "- open, soft labels allowed: 90 was not measured. Tried: nothing.",
+    ]
+
+
+def test_every_aim_names_a_cell_as_the_result_files_do() -> None:
+    aims_table, results = load("aims_table"), [json.loads(p.read_text()) for p in (BENCHMARKS / "results").iterdir()]
+    for row in json.loads(aims_table.AIMS.read_text())["rows"]:
+        for aim in (row[labels] for labels in aims_table.LABELS if labels in row):
+            assert aims_table.answer(row["dataset"], aim, results), (row["what"], aim)
 
 
 def test_costs_are_spans_of_minutes(tmp_path: Path) -> None:

@@ -1,0 +1,19 @@
+"""How a cell of the tables reads."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+
+def percents(cell: dict[str, Any]) -> list[float]:
+    """Accuracy of each seed, in percent."""
+    return [100 * run["accuracy"] for run in cell["runs"].values()]
+
+
+def accuracy(cell: dict[str, Any]) -> str:
+    """Mean and spread in percent, with the number of seeds where it is not three."""
+    values = percents(cell)
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    seeds = "" if len(values) == 3 else f" (n={len(values)})"
+    return f"{statistics.fmean(values):.1f}{spread}{seeds}"
