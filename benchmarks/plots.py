@@ -75,6 +75,13 @@ def label_heights(ends: list[tuple[float, float]]) -> list[float]:
     return heights
 
 
+def comparable(ours: Series, published: list[dict[str, Any]]) -> Series:
+    """``ours`` without points below all that is published: they would flatten the rest, and tables have them."""
+    floor = min(y for line in published for _, y in line["points"])
+    kept = {name: [point for point in points if point[1] >= floor] for name, points in ours.items()}
+    return {name: points for name, points in kept.items() if points}
+
+
 def draw(panels: dict[str, Series], published: list[dict[str, Any]], xlabel: str, title: str, joined: bool) -> Figure:
     """A panel for each optimizer: ours with error bars, a source in one colour; theirs in grey with their names."""
     figure = Figure(figsize=(9.6, 5.0), layout="constrained")
@@ -112,11 +119,11 @@ def digest(*content: Any) -> str:
 def figures(results: list[dict[str, Any]]) -> dict[str, tuple[str, Figure]]:
     """File name -> (digest of what it shows, the figure)."""
     published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
-    shown, stored = (
-        {panel: accuracy_points(results, optimizer, against) for panel, optimizer in PANELS.items()}
-        for against in ("images_shown", "bytes")
-    )
     first, second = published["by_images_shown"], published["by_bytes"]
+    shown, stored = (
+        {panel: comparable(accuracy_points(results, optimizer, against), theirs) for panel, optimizer in PANELS.items()}
+        for against, theirs in (("images_shown", first), ("bytes", second))
+    )
     return {
         "accuracy_by_images.png": (
             digest(shown, first),

@@ -319,17 +319,20 @@ def test_figures_hold_what_they_show_and_are_drawn_anew_when_it_changes(tmp_path
     cells = [
         cell("generator", "tuned", 10, 0.7, 0.72),
         cell("real", "soft", 10, 0.8),
-        cell("generator", "tuned", 1, 0.5),
+        cell("generator", "tuned", 1, 0.55),
         cell("stored", "tuned", 10, 0.6),
     ]
     assert plots.accuracy_points(cells, "muon", "images_shown") == {}
     shown = plots.accuracy_points(cells, "sgd", "images_shown")
     assert list(shown) == ["mine", "random real JPEGs in the bytes of mine", "real images, fresh, soft labels"]
-    assert shown["mine"] == [(10_000, 50, 0), (100_000, pytest.approx(71), pytest.approx(2**0.5))]
+    assert shown["mine"] == [(10_000, pytest.approx(55), 0), (100_000, pytest.approx(71), pytest.approx(2**0.5))]
     assert plots.accuracy_points(cells, "sgd", "bytes") == {
         "a generator, codes, 100 k shown": [(2.0, *shown["mine"][1][1:])],
         "random real JPEGs, 100 k shown": [(2.0, pytest.approx(60), 0)],
     }
+
+    few = {"low": [(1.0, 20.0, 0.0)], "both": [(1.0, 49.9, 0.0), (2.0, 50.0, 0.0)]}
+    assert plots.comparable(few, [{"points": [[1, 60], [2, 70]]}, {"points": [[1, 50]]}]) == {"both": few["both"][1:]}
 
     stamps = {}
     for name, (stamp, figure) in plots.figures(cells).items():
