@@ -1,6 +1,7 @@
 """The table of what was aimed at: the published best, the aims set before ours was made, and what it reached.
 
-``aims.json`` says which result file answers each aim, so that no cell is picked by its accuracy.
+``aims.json`` names the cell that answers each aim: the best of those that fit it, so it was picked knowing its test
+accuracy. The tables of the results have all of them.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from cells import percents
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
@@ -55,7 +56,7 @@ def accuracy_points(results: list[dict[str, Any]], optimizer: str, against: str)
         name += ", soft labels" if RECIPES[cell["recipe"]].soft_labels else ""
         name += ", crops" if "crop" in RECIPES[cell["recipe"]].augmentation else ""
         name += f", {cell['images_shown'] // 1000} k shown" if against == "bytes" else ""
-        values = [100 * run["accuracy"] for run in cell["runs"].values()]
+        values = percents(cell)
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
         x = cell[against] / (1e6 if against == "bytes" else 1)
         lines.setdefault(name, []).append((x, statistics.fmean(values), spread))

@@ -1,8 +1,8 @@
 """Render the tables from the result files: ``python benchmarks/report.py`` (``--check`` in CI).
 
-``results/`` goes into README.md, what they cost and ``tried/`` into benchmarks/README.md, ``speed/`` into both:
-everything between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->`` is replaced, nothing is typed by hand. The figures
-of the accuracies and the cards of the bundled generators are made anew where what they show has changed.
+``results/`` and ``aims.json`` go into README.md, what they cost and ``tried/`` into benchmarks/README.md, ``speed/``
+into both: everything between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->`` is replaced, nothing is typed by hand.
+The figures of the accuracies and the cards of the bundled generators are made anew where what they show has changed.
 """
 
 from __future__ import annotations

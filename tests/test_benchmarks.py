@@ -20,6 +20,7 @@ from dim_data.real import LabelledImages
 from dim_data.specs import KNOWN_SPECS
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))  # its modules import one another, as when one of them is run
 
 
 def load(name: str) -> ModuleType:
