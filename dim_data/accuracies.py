@@ -41,7 +41,7 @@ class Measurement(Protocol):
 
     @property
     def std(self) -> float:
-        """Sample standard deviation over the seeds."""
+        """Sample standard deviation over the seeds; 0 for a single one."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,8 @@ def state_accuracy(one: Accuracy, dataset_type: str, dataset_name: str) -> dict[
         dataset_name: The same for people.
     """
     arguments = {**asdict(one), "seeds": list(one.seeds)}
+    if len(one.seeds) == 1:  # a spread of 0 would be read as a measured one
+        del arguments["std"]
     return {
         "task_type": "image-classification",
         "task_name": "Image classification, trained on this generator alone",
@@ -124,8 +126,9 @@ def read_accuracies(card: str) -> tuple[Accuracy, ...]:
         arguments, mean = result["metric_args"], result["metric_value"]
         if result["metric_type"] != "accuracy" or not isinstance(arguments, Mapping):
             continue
-        values: dict[str, Any] = {k: arguments.get(k) for k in ("classifier", "recipe", "ipc", "epochs", "std")}
+        values: dict[str, Any] = {k: arguments.get(k) for k in ("classifier", "recipe", "ipc", "epochs")}
         seeds: Any = arguments.get("seeds")
+        values["std"] = arguments.get("std", 0.0 if isinstance(seeds, list) and len(seeds) == 1 else None)
         if (
             all(_is_name(values[name]) for name in ("classifier", "recipe"))
             and all(_is_int(values[name]) and 0 < values[name] <= 1_000_000 for name in ("ipc", "epochs"))

@@ -48,6 +48,16 @@ def test_the_metadata_is_what_the_hub_reads() -> None:
     assert first["args"] == wanted
 
 
+def test_one_seed_has_no_spread_to_state() -> None:
+    one = Accuracy("convnet3", "tuned", 10, 1000, (4,), 0.6671, 0.0)
+    card = render(license="mit", accuracies=(one,))
+    (result,) = ModelCard(card).data.to_dict()["model-index"][0]["results"]
+    assert result["metrics"][0]["args"] == {
+        "classifier": "convnet3", "recipe": "tuned", "ipc": 10, "epochs": 1000, "seeds": [4],
+    }  # fmt: skip
+    assert read_accuracies(card) == (one,)
+
+
 def test_what_is_not_known_is_left_out() -> None:
     text = render(GeneratorConfig(make_spec(1, 28), "dim", options={"width": 4}))
     data = ModelCard(text).data.to_dict()
@@ -144,6 +154,8 @@ def test_foreign_metrics_are_left_out() -> None:
         ("epochs: 5", "epochs: 99999999999999999999"),
         ("seeds: [0]", "seeds: []"),
         ("seeds: [0]", "seeds: [zero]"),
+        ("seeds: [0], std: 0.0", "seeds: [0, 1]"),
+        ("seeds: [0]", "seeds: 1"),
         ("classifier: convnet3", "classifier: [1]"),
         ("recipe: tuned, ", ""),
         ("recipe: tuned", 'recipe: "\\x1b[31m"'),
