@@ -21,7 +21,7 @@ from dim_data.storage import bundled_names
 __all__ = ["DEMO_EPOCHS", "build_parser", "parse_settings", "read_evaluations"]
 
 DEMO_EPOCHS = 400
-DTYPES = ("int8", "float16", "bfloat16", "float32")
+DTYPES = ("int4", "int8", "float16", "bfloat16", "float32")
 
 
 def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.ArgumentParser:
@@ -143,7 +143,8 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
         "  dim-data shrink cifar10 --codes 16000 --out small        # as many of its codes, every class its share\n"
         "  dim-data shrink cifar10 --noise --out noise              # none: a Gaussian of each class's codes\n"
         "  dim-data shrink cifar10 --noise --soft-labels --out noise    # and a teacher, trained on its pictures\n"
-        "  dim-data shrink runs/photos/generator --out small        # all of them, and weights in eight bits\n\n"
+        "  dim-data shrink runs/photos/generator --out small        # all of them, and weights in eight bits\n"
+        "  dim-data shrink cifar10 --dtype int4 --no-soft-labels --out small    # four bits, classes only\n\n"
         "What it costs in accuracy, dim-data evaluate says.",
     )
     source(sub)
@@ -152,7 +153,11 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
     kept.add_argument("--codes", type=_positive, metavar="N", help="how many codes to keep (default: all)")
     kept.add_argument("--noise", action="store_true", help="keep none: let noise drive the decoder")
     sub.add_argument("--rank", type=_positive, default=128, help="of the Gaussians of --noise (default: %(default)s)")
-    sub.add_argument("--soft-labels", action="store_true", help="with --noise: train a teacher to keep beside it")
+    sub.add_argument(
+        "--soft-labels",
+        action=argparse.BooleanOptionalAction,
+        help="with --noise: train a teacher to keep beside it; --no-soft-labels: leave out those beside codes",
+    )
     sub.add_argument("--epochs", type=_positive, default=1000, help="of the teacher, at ipc 10 (default: %(default)s)")
     sub.add_argument("--dtype", choices=DTYPES, default="int8", help="of the weights on disk (default: %(default)s)")
     sub.add_argument("--seed", type=int, default=0, help="chooses the codes, teaches (default: %(default)s)")

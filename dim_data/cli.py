@@ -226,9 +226,11 @@ def _shrink(args: argparse.Namespace) -> int:
             training["teacher_minutes"] = round((time.monotonic() - started) / 60, 1)
             taught = f", teacher=train_teacher(epochs={args.epochs}, seed={args.seed})"
         generator, done = generator.forget_codes(args.rank, teacher), f"forget_codes(rank={args.rank}{taught})"
-    elif args.codes is not None:
-        generator, done = generator.keep_codes(args.codes, args.seed), f"keep_codes({args.codes}, seed={args.seed})"
-    generator.save_pretrained(args.out, dtype=getattr(torch, args.dtype))
+    elif args.codes is not None or args.soft_labels is False:
+        count, keep = args.codes or generator.config.codes, args.soft_labels is not False
+        generator = generator.keep_codes(count, args.seed, soft_labels=keep)
+        done = f"keep_codes({count}, seed={args.seed}{'' if keep else ', soft_labels=False'})"
+    generator.save_pretrained(args.out, dtype="int4" if args.dtype == "int4" else getattr(torch, args.dtype))
     if done:
         training["derived"] = ", then ".join(str(step) for step in (training.get("derived"), done) if step)
     text = json.dumps(training, indent=2) + "\n"

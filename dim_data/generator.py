@@ -8,13 +8,14 @@ paints no picture twice, stands the teacher itself.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
@@ -27,11 +28,13 @@ from dim_data.compute import autocast, resolve_device
 from dim_data.config import GeneratorConfig
 from dim_data.draws import bank_index, hash_keys, normal
 from dim_data.files import CONFIG, WEIGHTS, write_atomically
+from dim_data.formats import packed_weights
 from dim_data.labelling import opinion
 from dim_data.latents import fit_gaussian, pack, packed_width, shape_noise, unpack
 from dim_data.publishing import publish
+from dim_data.rounding import round_layers
 from dim_data.specs import ImageSpec
-from dim_data.storage import packed_weights, read_config, read_weights, resolve
+from dim_data.storage import read_config, read_weights, resolve
 
 __all__ = ["CHUNK", "Generator"]
 
@@ -242,12 +245,13 @@ class Generator(nn.Module):
         return other.requires_grad_(False).eval().to(self.codes.device)
 
     @torch.no_grad()
-    def keep_codes(self, count: int, seed: int = 0) -> Generator:
+    def keep_codes(self, count: int, seed: int = 0, soft_labels: bool = True) -> Generator:
         """A new generator with the same decoder and some of the codes: fewer bytes, fewer different pictures.
 
         Args:
             count: Codes to keep, drawn by chance: every class its share, rounded down, but at least one.
             seed: Of the choice; any int.
+            soft_labels: Keep their soft labels too, if there are any: a byte for each class of each code.
 
         Raises:
             ValueError: There are no codes, or ``count`` is not in [num_classes, number of codes].
@@ -258,7 +262,7 @@ class Generator(nn.Module):
         shares = (self.counts * count // len(self.codes)).clamp(min=1)
         labels = torch.repeat_interleave(shares)
         rows = self.rows(labels, torch.cat([torch.arange(n) for n in shares.tolist()]).to(labels), seed)
-        soft = self.soft[rows].float() / 255 if self.config.soft_labels else None
+        soft = self.soft[rows].float() / 255 if soft_labels and self.config.soft_labels else None
         kept = self.store(self.unpack(self.codes[rows]), labels.to(rows.device), soft)
         return kept.requires_grad_(False).eval().to(self.codes.device)
 
@@ -341,26 +345,39 @@ class Generator(nn.Module):
 
     # Files -------------------------------------------------------------------------------------------
 
-    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype = torch.float16) -> Path:
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | Literal["int4"] = torch.float16) -> Path:
         """Write ``model.safetensors`` and ``config.json`` into ``folder``; returns it.
 
         Args:
             folder: Made if it does not exist.
             dtype: Number format of the weights on disk: ``torch.float16``, ``bfloat16``, ``int8`` (half the bytes
-                again; one scale for each output of a layer) or ``float32``, which keeps every bit.
+                again; one scale for each output of a layer), ``float32``, which keeps every bit, or ``"int4"``: layers
+                in 4 bits, rounded together (:mod:`dim_data.rounding`), all else as with ``int8``.
 
         Raises:
             ValueError: Another ``dtype``.
         """
-        if dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.int8):
-            raise ValueError(f"dtype must be torch.float16, bfloat16, int8 or float32, got {dtype}")
+        if dtype not in ("int4", torch.float32, torch.float16, torch.bfloat16, torch.int8):
+            raise ValueError(f"dtype must be torch.float16, bfloat16, int8, float32 or 'int4', got {dtype!r}")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = packed_weights(self.state_dict(), dtype)
+        tensors = packed_weights(self.state_dict(), dtype) if isinstance(dtype, torch.dtype) else self._in_four_bits()
         write_atomically(folder / WEIGHTS, lambda path: save_file(tensors, path, {"format": "pt"}))
         text = json.dumps(self.config.to_dict(), indent=2) + "\n"
         write_atomically(folder / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
         return folder
+
+    @torch.no_grad()
+    def _in_four_bits(self) -> dict[str, Tensor]:
+        """The tensors to write, layers rounded to do well on the first 256 pictures."""
+        other, classes = copy.deepcopy(self).cpu().eval(), self.spec.num_classes
+        labels, serials = torch.arange(256) % classes, torch.arange(256) // classes
+        batches = list(zip(other.latents(labels, serials).split(8), labels.split(8), strict=True))
+        scales = {f"decoder.{name}": s for name, s in round_layers(other.decoder, batches).items()}
+        if self.config.soft_labels and self.config.source == "noise":
+            seen = [(self.spec.normalize(other(*batch).clamp(0, 1)),) for batch in batches]
+            scales |= {f"teacher.{name}": s for name, s in round_layers(other.teacher, seen).items()}
+        return packed_weights(other.state_dict(), torch.int8, scales)
 
     @classmethod
     def from_pretrained(
@@ -411,7 +428,7 @@ class Generator(nn.Module):
         license: str | None = None,
         overwrite_card: bool = False,
         training_config: Mapping[str, Any] | str | Path | None = None,
-        dtype: torch.dtype = torch.float16,
+        dtype: torch.dtype | Literal["int4"] = torch.float16,
     ) -> str:
         """Upload weights, config, a sample grid and a model card to a Hub repository as one commit.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from torch import Tensor
 from dim_data import hub
 from dim_data.config import GeneratorConfig
 from dim_data.files import CONFIG, WEIGHTS
+from dim_data.formats import stored_as, unpacked_weights
 from dim_data.snapshots import check_size
 
 __all__ = [
     "BUNDLED",
     "bundled_names",
-    "packed_weights",
     "read_config",
     "read_header",
     "read_json",
@@ -42,7 +42,6 @@ DTYPES = {
     "U8": torch.uint8,
     "I64": torch.int64,
 }
-SCALE = ".scale"
 BUNDLED = Path(__file__).with_name("bundled")
 
 
@@ -176,44 +175,10 @@ def _place(name: str, entry: Any) -> tuple[int, int]:
     return offsets[0], offsets[1]
 
 
-def _scale_shape(shape: Sequence[int]) -> list[int]:
-    """One scale for each output of a layer; of a matrix for each class, one for each of its rows."""
-    return list(shape[:2]) if len(shape) == 3 else list(shape[:1])
-
-
-def _along(scale: Tensor, tensor: Tensor) -> Tensor:
-    return scale.reshape(*scale.shape, *(1 for _ in range(tensor.ndim - scale.ndim)))
-
-
-def packed_weights(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """A state as it is written: floating-point tensors as ``dtype``, all others as they are.
-
-    ``torch.int8`` stores layers and matrices in 8 bits with a float32 tensor ``NAME.scale`` beside each: the largest
-    weight of an output is 127. Vectors are kept in float16.
-    """
-    packed = {}
-    for name, tensor in state.items():
-        tensor = tensor.detach().cpu().contiguous()
-        if not tensor.is_floating_point():
-            packed[name] = tensor
-        elif dtype != torch.int8 or tensor.ndim < 2:
-            packed[name] = tensor.to(torch.float16 if dtype == torch.int8 else dtype)
-        else:
-            rows = tensor.float().reshape(*_scale_shape(tensor.shape), -1)
-            scale = rows.abs().amax(-1).clamp(min=1e-12) / 127
-            packed[name] = (tensor / _along(scale, tensor)).round().to(torch.int8)
-            packed[name + SCALE] = scale
-    return packed
-
-
-def _compatible(kind: torch.dtype, wanted: torch.dtype) -> bool:
-    return kind == wanted or (wanted.is_floating_point and (kind.is_floating_point or kind == torch.int8))
-
-
 def read_weights(path: Path, config: GeneratorConfig, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of the safetensors file ``path``, which must be exactly those ``expected`` (on the meta device).
 
-    What :func:`packed_weights` wrote in 8 bits comes back as float32.
+    What :func:`~dim_data.formats.packed_weights` wrote in 8 or 4 bits comes back as float32.
 
     Raises:
         ValueError: The file is truncated, a tensor is missing, unexpected, of another shape or kind, or not
@@ -223,33 +188,26 @@ def read_weights(path: Path, config: GeneratorConfig, expected: Mapping[str, Ten
     if total > MAX_PARAMETERS:
         raise ValueError(f"{path.with_name(CONFIG)} asks for {total} parameters; the limit is {MAX_PARAMETERS}")
     found = read_header(path)
-    scales = {
-        name + SCALE: torch.empty(_scale_shape(t.shape), device="meta")
-        for name, t in expected.items()
-        if t.is_floating_point() and found.get(name, ("", []))[0] == "I8"
-    }
-    expected = {**expected, **scales}
-    problems = [f"no tensor {n!r}" for n in expected if n not in found]
-    problems += [f"unexpected tensor {n[:99]!r}" for n in found if n not in expected]
-    for name in found.keys() & expected.keys():
-        (kind, shape), wanted = found[name], expected[name]
-        if shape != list(wanted.shape):
-            problems.append(f"tensor {name!r} has shape {shape}, the config asks for {list(wanted.shape)}")
-        elif not _compatible(DTYPES[kind], wanted.dtype) or (name in scales and kind == "I8"):
-            problems.append(f"tensor {name!r} is {DTYPES[kind]}, expected {wanted.dtype}")
+    wanted = stored_as(expected, {name: DTYPES[kind] for name, (kind, _) in found.items()})
+    problems = [f"no tensor {n!r}" for n in wanted if n not in found]
+    problems += [f"unexpected tensor {n[:99]!r}" for n in found if n not in wanted]
+    for name in found.keys() & wanted.keys():
+        (kind, shape), tensor = found[name], wanted[name]
+        if shape != list(tensor.shape):
+            problems.append(f"tensor {name!r} has shape {shape}, the config asks for {list(tensor.shape)}")
+        elif DTYPES[kind] != tensor.dtype and not (DTYPES[kind].is_floating_point and tensor.is_floating_point()):
+            problems.append(f"tensor {name!r} is {DTYPES[kind]}, expected {tensor.dtype}")
     if problems:
         raise ValueError(f"{path} does not fit its config: {'; '.join(sorted(problems)[:5])}")
     try:
         with safe_open(path, framework="pt") as file:
-            state = {name: file.get_tensor(name) for name in expected}
+            stored = {name: file.get_tensor(name) for name in wanted}
     except SafetensorError as error:
         raise ValueError(f"{path} is not a readable safetensors file (truncated?): {_brief(error)}") from error
-    for tensor in state.values():
+    for tensor in stored.values():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise ValueError(f"{path} holds NaN or infinite weights")
-    for name in scales:
-        weights = name.removesuffix(SCALE)
-        state[weights] = state[weights].float() * _along(state.pop(name).float(), state[weights])
+    state = unpacked_weights(stored, expected)
     if config.source == "codes":
         counts = state["counts"]
         # Each is bounded too: their sum may overflow.

@@ -235,6 +235,18 @@ def test_a_generator_is_shrunk(codes_folder: Path, tmp_path: Path, capsys: pytes
     assert facts["bytes"] < (codes_folder / "model.safetensors").stat().st_size
 
 
+def test_a_generator_is_shrunk_to_four_bits_and_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--dtype", "int4", "--no-soft-labels", "--json"]
+    assert run("shrink", "cifar10", "--codes", 50, *options, "--out", tmp_path / "small") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["codes"], facts["soft_labels"]) == (50, False)
+    assert facts["training"]["derived"].endswith("keep_codes(50, seed=0, soft_labels=False)")
+    assert facts["bytes"] < 0.6 * facts["parameters"]
+    assert run("shrink", "cifar10", *options, "--out", tmp_path / "all") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["codes"], facts["soft_labels"]) == (50_000, False)
+
+
 def test_shrinking_loses_nothing(
     codes_folder: Path, noise_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -81,9 +81,12 @@ def test_weights_of_eight_bits_are_half_the_size_and_paint_nearly_the_same(tiny:
     assert torch.equal(again.synthesize(*order(60)), loaded.synthesize(*order(60)))
 
 
-def test_an_unknown_number_format_raises_and_writes_nothing(tiny: Generator, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"dtype must be torch.float16, bfloat16, int8 or float32, got torch.int32"):
-        tiny.save_pretrained(tmp_path / "new", dtype=torch.int32)
+@pytest.mark.parametrize("dtype", [torch.int32, "int32"])
+def test_an_unknown_number_format_raises_and_writes_nothing(tiny: Generator, tmp_path: Path, dtype: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"dtype must be torch.float16, bfloat16, int8, float32 or 'int4', got .*int32"
+    ):
+        tiny.save_pretrained(tmp_path / "new", dtype=dtype)
     assert not (tmp_path / "new").exists()
 
 

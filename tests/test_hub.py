@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -110,8 +111,9 @@ def test_a_push_is_one_commit_with_everything(hub: HubServer, tiny_codes: Genera
     assert not repo.private
 
 
-def test_a_push_may_be_of_eight_bits(hub: HubServer, tiny_codes: Generator, tmp_path: Path) -> None:
-    for kind in (torch.float16, torch.int8):
+def test_a_push_may_be_of_eight_bits_or_four(hub: HubServer, tiny_codes: Generator, tmp_path: Path) -> None:
+    kinds: tuple[torch.dtype | Literal["int4"], ...] = (torch.float16, torch.int8, "int4")
+    for kind in kinds:
         tiny_codes.push_to_hub("alice/pets", dtype=kind)
         path = tiny_codes.save_pretrained(tmp_path / str(kind), dtype=kind) / "model.safetensors"
         assert hub.objects[head(hub)["model.safetensors"].sha256] == path.read_bytes()

@@ -66,6 +66,12 @@ def test_a_part_of_the_codes_keeps_its_own(soft: Generator) -> None:
     assert torch.equal(part.soft_labels(labels, serials, 1), wanted / wanted.sum(1, keepdim=True))
 
 
+def test_codes_can_be_kept_without_them(soft: Generator) -> None:
+    part = soft.keep_codes(60, seed=7, soft_labels=False)
+    assert not part.config.soft_labels
+    assert torch.equal(part.codes, soft.keep_codes(60, seed=7).codes)
+
+
 def test_an_opinion_of_nothing_is_refused(soft: Generator, tmp_path: Path) -> None:
     path = soft.save_pretrained(tmp_path) / "model.safetensors"
     state = load_file(path)
