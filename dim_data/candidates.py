@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -13,11 +14,12 @@ from dim_data.figures import save_curves, save_grid
 from dim_data.files import SAMPLES, TRAINING_CONFIG, write_atomically
 from dim_data.generator import Generator
 from dim_data.labelling import opinions
-from dim_data.loops import LoopState
+from dim_data.loops import LoopState, StageStep
 from dim_data.pool import elders
 from dim_data.presets import DistillConfig
 from dim_data.real import LabelledImages
 from dim_data.reconstruction import encode_all
+from dim_data.refining import refine
 from dim_data.runs import CURVES, METRICS, RESULT, Run
 
 __all__ = ["kept_images", "make_candidate", "score_candidate", "ship_best"]
@@ -79,8 +81,14 @@ def score_candidate(
         }
 
 
-def ship_best(run: Run, full: LabelledImages, device: torch.device) -> Generator:
-    """Save the best candidate with every training image's code, and what describes the run."""
+def ship_best(
+    run: Run,
+    full: LabelledImages,
+    device: torch.device,
+    on_step: Callable[[StageStep], object] | None,
+    should_stop: Callable[[], bool] | None,
+) -> Generator:
+    """Save the best candidate with every training image's code, refined if so wished, and what describes the run."""
     state = run.states["main"]
     if run.best is not None:
         state.parts["average"].module.load_state_dict(run.best["generator"])
@@ -91,6 +99,11 @@ def ship_best(run: Run, full: LabelledImages, device: torch.device) -> Generator
         teachers = elders(run.states["pool"], run.config.pool_ages)
         kept = replace(kept, soft=opinions(teachers, kept.images, kept.spec))
     result = make_candidate(state, kept, run.config, device)
+    if run.config.refining_looks:
+        refining = run.add("refining", LoopState({"generator": result.requires_grad_(False).eval()}, run.config.seed))
+        members = elders(run.states["pool"], run.config.pool_ages)
+        size, looks = run.config.matching_batch, run.config.refining_looks
+        run.drive(refine(refining, kept, members, looks, batch_size=size, device=device), on_step, should_stop)
     folder = result.save_pretrained(run.out / RESULT)
     config = run.config
     shown = config.first_steps * config.first_batch + config.matching_steps * config.matching_batch

@@ -105,7 +105,7 @@ def distill(
             return Generator.from_pretrained(out / RESULT, device=place)
         train, held_out = full.split(config.holdout, config.seed) if config.holdout else (full, full)
         _stages(run, generator, train.to(place), held_out, place, on_step, should_stop)
-        result = ship_best(run, full, place)
+        result = ship_best(run, full, place, on_step, should_stop)
         run.done.append("finished")
         run.states = {}
         run.save()

@@ -56,6 +56,8 @@ class DistillConfig:
         pool_augmentation: Of the real images that the pool is trained on, and of matched pairs.
         discriminator_width: Adversarial: channels of the discriminator.
         soft_labels: Store with each code what the pool's longest-trained members say of its image.
+        refining_looks: Looks at each picture in the last stage, which improves the stored codes under the same members:
+            see :func:`~dim_data.refining.refine_codes`. 0 leaves it out.
         max_codes: Codes to store at most, balanced over the classes; 0 stores one for every image.
         ema: Decay of the averaged weights, which are what is kept.
         holdout: Share of the training set held out to choose the checkpoint.
@@ -87,6 +89,7 @@ class DistillConfig:
     pool_augmentation: tuple[str, ...] = ("flip",)
     discriminator_width: int = 196
     soft_labels: bool = False
+    refining_looks: int = 0
     max_codes: int = 0
     ema: float = 0.999
     holdout: float = 0.05
@@ -108,7 +111,7 @@ class DistillConfig:
         for name in _POSITIVE:
             if not _is_int(getattr(self, name), 1):
                 raise ValueError(f"{name} must be a positive int, got {getattr(self, name)!r}")
-        for name in ("matching_steps", "pool_aging", "selections", "max_codes"):
+        for name in ("matching_steps", "pool_aging", "selections", "refining_looks", "max_codes"):
             if not _is_int(getattr(self, name), 0):
                 raise ValueError(f"{name} must be an int of at least 0, got {getattr(self, name)!r}")
         if not _is_int(self.seed, -(1 << 63)):
@@ -125,8 +128,9 @@ class DistillConfig:
         for name in ("pool", "pool_ages", "augmentation", "pool_augmentation"):
             if not isinstance(getattr(self, name), tuple):
                 raise ValueError(f"{name} must be a tuple, got {getattr(self, name)!r}")
-        if self.soft_labels and (self.source != "codes" or not self.matching_steps or not any(self.pool_ages)):
-            raise ValueError("soft_labels need source='codes' and a pool that is trained: matching_steps and pool_ages")
+        for name in ("soft_labels", "refining_looks"):
+            if getattr(self, name) and (self.source != "codes" or not self.matching_steps or not any(self.pool_ages)):
+                raise ValueError(f"{name} need source='codes' and a pool that is trained: matching_steps and pool_ages")
         if not self.pool or not self.pool_ages or not all(_is_int(age, 0) for age in self.pool_ages):
             raise ValueError("pool and pool_ages must name at least one member, of age 0 or more")
         for known, names in (

@@ -63,12 +63,14 @@ GAME: dict[str, Any] = {
 }
 CHANGES: dict[str, dict[str, Any]] = {
     "codes": {"source": "codes"},
+    "refined": {"source": "codes", "matching_batch": 2, "refining_looks": 3},
     "noise": {"source": "noise"},
     "game": GAME,
     "paper": {**GAME, "architecture": "dim", "options": {"width": 4, "latent_dim": 16}},
 }
 STAGES = {
     "codes": ["pool", "reconstruction", "matching"],
+    "refined": ["pool", "reconstruction", "matching", "refining"],
     "noise": ["pool", "reconstruction", "matching"],
     "game": ["adversarial", "matching"],
     "paper": ["adversarial", "matching"],
@@ -168,7 +170,7 @@ def test_a_run_end_to_end(name: str, tmp_path: Path, device: torch.device) -> No
         assert result.counts.tolist() == [12, 12, 12]
         assert earlier.counts.tolist() == [10, 10, 10]
 
-    lengths = {"pool": sum(config.pool_ages), "reconstruction": 12, "adversarial": 12, "matching": 12}
+    lengths = {"pool": sum(config.pool_ages), "reconstruction": 12, "adversarial": 12, "matching": 12, "refining": 18}
     wanted = [(stage, step) for stage in STAGES[name] for step in range(1, lengths[stage] + 1)]
     assert [(s.stage, s.step) for s in steps] == wanted
     log = lines(out)
@@ -186,7 +188,7 @@ def test_a_run_end_to_end(name: str, tmp_path: Path, device: torch.device) -> No
     assert DistillConfig.from_dict(described["config"]) == config
     assert described["chosen_step"] == next(step for step, accuracy in scores if accuracy == best)
     assert [(s["step"], s["accuracy"]) for s in described["selection"]] == scores
-    assert described["images_shown"] == 2 * 12 * 4
+    assert described["images_shown"] == 12 * 4 + 12 * config.matching_batch
     assert described["images_shown_to_pool"] == (12 * 2 * 4 if "pool" not in STAGES[name] else 9 * 50)
 
     with Image.open(out / "samples.png") as picture:
@@ -407,15 +409,24 @@ def test_should_stop_stops_cleanly_and_the_same_call_goes_on(name: str, unbroken
     assert_same_run(tmp_path, unbroken(name))
 
 
-@pytest.mark.parametrize("last", [9, 21, 33])
-def test_a_stop_at_the_last_step_of_a_stage(last: int, unbroken: Unbroken, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "last"), [("codes", 9), ("codes", 21), ("codes", 33), ("refined", 40), ("refined", 51)]
+)
+def test_a_stop_late_or_at_the_last_step_of_a_stage(name: str, last: int, unbroken: Unbroken, tmp_path: Path) -> None:
     steps: list[StageStep] = []
     with pytest.raises(StoppedError, match="stopped in stage"):
-        distill(
-            DATA, config=settings("codes"), out=tmp_path, on_step=steps.append, should_stop=lambda: len(steps) == last
-        )
-    distill(DATA, config=settings("codes"), out=tmp_path)
-    assert_same_run(tmp_path, unbroken("codes"))
+        distill(DATA, config=settings(name), out=tmp_path, on_step=steps.append, should_stop=lambda: len(steps) == last)
+    distill(DATA, config=settings(name), out=tmp_path)
+    assert_same_run(tmp_path, unbroken(name))
+
+
+def test_refining_changes_codes_alone(unbroken: Unbroken, tmp_path: Path) -> None:
+    plain = distill(DATA, config=settings("refined", refining_looks=0), out=tmp_path)
+    refined = Generator.from_pretrained(unbroken("refined") / "generator")
+    assert refined.config == plain.config
+    assert not torch.equal(refined.codes, plain.codes)
+    for one, other in zip(refined.decoder.parameters(), plain.decoder.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("name", ["codes", "paper"])

@@ -24,6 +24,7 @@ PRODUCE = {
     "reconstruction",
     "pool",
     "matching",
+    "refining",
     "loops",
     "presets",
     "runs",

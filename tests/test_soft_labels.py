@@ -171,6 +171,8 @@ def test_distill_stores_them_where_asked(tmp_path: Path, monkeypatch: pytest.Mon
 def test_they_need_codes_and_a_teacher(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="soft_labels need source='codes' and a pool that is trained"):
         DistillConfig(soft_labels=True, **changes)
+    with pytest.raises(ValueError, match="refining_looks need source='codes' and a pool that is trained"):
+        DistillConfig(refining_looks=10, **changes)
 
 
 def test_a_config_says_whether_they_are_there(soft: Generator) -> None:

@@ -1,0 +1,159 @@
+"""Better codes for a decoder that stays: each is changed until its picture agrees with its image.
+
+An encoder guesses a code at one glance. A search of a few steps from there comes closer to the image in pixels and in
+what classifiers make of it, and costs no byte: ``benchmarks/README.md`` has what it gave.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dim_data.compute import autocast, compiled, resolve_device
+from dim_data.generator import Generator
+from dim_data.loops import LoopState, StageStep
+from dim_data.real import LabelledImages
+from dim_data.specs import ImageSpec
+
+__all__ = ["refine", "refine_codes"]
+
+PIXELS, LOGITS = 15.0, 0.04
+FIRST_SHARE = 0.1
+MOMENTUM = 0.5
+
+Look = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def refine_codes(
+    generator: Generator,
+    data: LabelledImages,
+    classifiers: Sequence[nn.Module],
+    *,
+    looks: int = 10,
+    device: str | torch.device | None = None,
+    on_step: Callable[[StageStep], object] | None = None,
+) -> Generator:
+    """A new generator with the same decoder and codes that fit their images better.
+
+    At each look one of the classifiers, in turn, compares the picture with the image, and those numbers of its code are
+    changed by one level whose change promises most by the gradient: a tenth of them at first, fewer and fewer later.
+    The loss is 15 x mean absolute error of the pixels + relative squared error of each feature map + 0.04 x root mean
+    square error of the log-probabilities. A code does not depend on the others, but for rounding.
+
+    Args:
+        generator: One that stores codes.
+        data: The image of each code: as many of each class, in the order of the codes. Where a code is stored for every
+            image of a training set, that is the training set.
+        classifiers: Trained on such images, and with a method ``features`` as in :mod:`dim_data.classifiers`. They come
+            back on ``device``, in eval mode and without gradients.
+        looks: At each picture.
+        device: Default: CUDA where there is one.
+        on_step: Called after each batch of codes.
+
+    Returns:
+        The generator, on ``device``, in eval mode.
+
+    Raises:
+        ValueError: There are no codes, no classifier, or ``data`` has another number of some class.
+    """
+    if generator.config.source != "codes":
+        raise ValueError("only stored codes can be refined; this generator draws noise")
+    if not classifiers or looks < 1:
+        raise ValueError(f"codes are refined by at least one classifier and look, got {len(classifiers)} and {looks}")
+    found = torch.bincount(data.labels, minlength=len(generator.counts)).tolist()
+    if found != generator.counts.tolist():
+        raise ValueError(
+            f"data must hold the image of each code, {generator.counts.tolist()} of each class, got {found}"
+        )
+    place = resolve_device(device)
+    state = LoopState({"generator": copy.deepcopy(generator).requires_grad_(False).eval().to(place)}, seed=0)
+    members = [member.to(place) for member in classifiers]
+    for step in refine(state, data, members, looks, device=place):
+        if on_step is not None:
+            on_step(step)
+    result: Generator = state.parts["generator"]
+    result.revision = result.folder = None  # it is not what lies there any more
+    return result
+
+
+def refine(
+    state: LoopState,
+    data: LabelledImages,
+    members: Sequence[nn.Module],
+    looks: int,
+    *,
+    batch_size: int = 64,
+    device: torch.device,
+) -> Iterator[StageStep]:
+    """Refine the codes of ``state.parts["generator"]`` in place, yielding after each batch of them.
+
+    Args:
+        state: Its ``step`` counts the batches done.
+        data: The image of each code, sorted by class as the codes are, or in any order that a stable sort makes so.
+        members: Classifiers, on ``device``.
+        looks: At each picture.
+        batch_size: Codes a step.
+        device: Where to compute.
+    """
+    generator: Generator = state.parts["generator"]
+    labels, order = torch.repeat_interleave(generator.counts.cpu()), data.labels.cpu().argsort(stable=True)
+    losses = [_loss_under(generator, member.eval().requires_grad_(False), data.spec) for member in members]
+    steps = math.ceil(len(order) / batch_size)
+    while state.step < steps:
+        rows = torch.arange(len(order))[state.step * batch_size :][:batch_size]
+        images = data.images[order[rows].to(data.images.device)].to(device).float() / 255
+        rows = rows.to(device)
+        latents = generator.unpack(generator.codes[rows])
+        latents, loss = _refined(latents, generator.code_levels, images, labels[rows.cpu()].to(device), losses, looks)
+        generator.codes[rows] = generator.pack(latents)
+        state.step += 1
+        yield StageStep("refining", state.step, steps, {"refining": loss})
+
+
+def _loss_under(generator: Generator, member: Any, spec: ImageSpec) -> Look:
+    """(latents, labels, images) to the loss of each picture (B,), as ``member`` sees it."""
+
+    def loss(latents: Tensor, labels: Tensor, images: Tensor) -> Tensor:
+        pictures = generator(latents, labels)
+        with torch.no_grad():
+            *real, wanted = member.features(spec.normalize(images))
+        *fake, given = member.features(spec.normalize(pictures))
+        total = PIXELS * (pictures.float() - images).abs().mean((1, 2, 3))
+        for a, b in zip(real, fake, strict=True):
+            squares = a.float().square().flatten(1).mean(1).clamp(min=1e-6)
+            total = total + (a.float() - b.float()).square().flatten(1).mean(1) / squares
+        logits = F.log_softmax(wanted.float(), 1) - F.log_softmax(given.float(), 1)
+        return total + LOGITS * logits.square().mean(1).add(1e-6).sqrt()
+
+    return compiled(loss)
+
+
+def _refined(
+    latents: Tensor, levels: int, images: Tensor, labels: Tensor, losses: Sequence[Look], looks: int
+) -> tuple[Tensor, float]:
+    """Better latents on the same levels, and the mean loss at the last look."""
+    images = images.contiguous(memory_format=torch.channels_last)
+    values = ((latents + 1) / 2 * (levels - 1)).round()
+    average, last = torch.zeros_like(values), math.nan
+    for look in range(looks):
+        latents = (values / (levels - 1) * 2 - 1).requires_grad_()
+        with autocast(images.device):
+            loss = losses[look % len(losses)](latents, labels, images)
+        last = loss.mean().item()
+        (gradient,) = torch.autograd.grad(loss.sum(), latents)
+        average = MOMENTUM * average + gradient.float()
+        # By the gradient, a level's step against it takes off as much as the gradient is large.
+        moved = values - average.sign()
+        gain = (average.abs() * ((moved >= 0) & (moved < levels))).flatten(1)
+        share = FIRST_SHARE * (1 + math.cos(math.pi * look / looks)) / 2
+        least = gain.topk(max(1, round(share * gain.shape[1])), 1).values[:, -1:]
+        chosen = ((gain >= least) & (gain > 0)).view_as(values)
+        values = torch.where(chosen, moved, values)
+        average = average * ~chosen
+    return values / (levels - 1) * 2 - 1, last
