@@ -256,15 +256,20 @@ class Generator(nn.Module):
         Raises:
             ValueError: There are no codes, or ``count`` is not in [num_classes, number of codes].
         """
+        rows = self.kept_rows(count, seed)
+        labels = torch.repeat_interleave(self.counts, output_size=len(self.codes))[rows]
+        soft = self.soft[rows].float() / 255 if soft_labels and self.config.soft_labels else None
+        kept = self.store(self.unpack(self.codes[rows]), labels, soft)
+        return kept.requires_grad_(False).eval().to(self.codes.device)
+
+    def kept_rows(self, count: int, seed: int = 0) -> Tensor:
+        """Places in the bank of the codes that :meth:`keep_codes` keeps, int64, sorted by class as they are there."""
         self._check_codes()
         if not self.spec.num_classes <= count <= len(self.codes):
             raise ValueError(f"count must be in [{self.spec.num_classes}, {len(self.codes)}], got {count}")
         shares = (self.counts * count // len(self.codes)).clamp(min=1)
         labels = torch.repeat_interleave(shares)
-        rows = self.rows(labels, torch.cat([torch.arange(n) for n in shares.tolist()]).to(labels), seed)
-        soft = self.soft[rows].float() / 255 if soft_labels and self.config.soft_labels else None
-        kept = self.store(self.unpack(self.codes[rows]), labels.to(rows.device), soft)
-        return kept.requires_grad_(False).eval().to(self.codes.device)
+        return self.rows(labels, torch.cat([torch.arange(n) for n in shares.tolist()]).to(labels), seed)
 
     # Images ------------------------------------------------------------------------------------------
 

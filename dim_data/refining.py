@@ -73,7 +73,7 @@ def refine_codes(
         )
     place = resolve_device(device)
     state = LoopState({"generator": copy.deepcopy(generator).requires_grad_(False).eval().to(place)}, seed=0)
-    members = [member.to(place) for member in classifiers]
+    members = [member.to(place, memory_format=torch.channels_last) for member in classifiers]  # type: ignore[call-overload]
     for step in refine(state, data, members, looks, device=place):
         if on_step is not None:
             on_step(step)

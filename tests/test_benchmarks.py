@@ -63,6 +63,39 @@ def test_a_cell_is_written_and_resumed(root: Path, row: str) -> None:
     assert run["versions"]["torch"] == torch.__version__
 
 
+@pytest.mark.usefixtures("small_classifiers")
+def test_a_generator_is_refined(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec, options = KNOWN_SPECS["cifar10"], {"width": 8, "top_width": 4, "blocks": 1}
+    generator = Generator(GeneratorConfig(spec, "compact", "codes", options, codes=60))
+    latents = torch.rand(60, *generator.decoder.latent_shape) * 2 - 1
+    generator.store(latents, torch.arange(60) % 10).save_pretrained(root / "codes")
+    arguments = [
+        str(root / "codes"),
+        "--codes",
+        "30",
+        "--classifiers",
+        "convnet3",
+        "resnet10",
+        "--data-root",
+        str(root),
+    ]
+    arguments += ["--ipc", "1", "--epochs", "2", "--looks", "2", "--device", "cpu", "--out", str(root / "refined")]
+    folder = load("refine").main(arguments)
+    kept, refined = Generator.from_pretrained(root / "codes").keep_codes(30), Generator.from_pretrained(folder)
+    assert refined.counts.tolist() == kept.counts.tolist() == [3] * 10
+    changed = (refined.unpack(refined.codes) != kept.unpack(kept.codes)).flatten(1).float().mean(1)
+    assert 0 < changed.min() <= changed.max() < 0.3
+    derived = json.loads((folder / "training_config.json").read_text())["derived"]
+    assert derived == "keep_codes(30), then refine_codes(looks=2) under ['convnet3', 'resnet10']"
+    files = {name: (folder / name).read_bytes() for name in ("classifier0_convnet3.safetensors", "model.safetensors")}
+    (folder / "classifier1_resnet10.safetensors").unlink()
+    capsys.readouterr()
+    load("refine").main(arguments)
+    assert {name: (folder / name).read_bytes() for name in files} == files  # trained and refined alike
+    with pytest.raises(ValueError, match="does not store the code of every training image"):
+        load("refine").main([str(folder), *arguments[1:]])
+
+
 def test_fill_measures_what_is_missing_cheapest_first(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
