@@ -22,7 +22,9 @@ ROOT = os.environ.get("DIM_DATA_ROOT", "")
 needs_data = pytest.mark.skipif(not ROOT, reason="set DIM_DATA_ROOT to a folder with the real data")
 
 
-@pytest.mark.parametrize("name", ["cifar10", "fashion_mnist", "mnist", "cifar10_noise", "cifar10_noise_soft"])
+@pytest.mark.parametrize(
+    "name", ["cifar10", "cifar10_small", "fashion_mnist", "mnist", "cifar10_noise", "cifar10_noise_soft"]
+)
 def test_bundled_generators_load_and_paint(name: str) -> None:
     assert name in bundled_names()
     generator = Generator.from_pretrained(name)
