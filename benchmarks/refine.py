@@ -1,6 +1,6 @@
 """Refine a generator's codes under classifiers trained for it, and keep some of them.
 
-    python benchmarks/refine.py cifar10 --codes 19700 --dtype int4 --out runs/cifar10_refined --data-root DIR
+    python benchmarks/refine.py cifar10 --codes 19700 --dtype int4 --out runs/small --data-root DIR
 
 The generator must store the code of every training image. Classifiers are kept in the folder: a second call trains
 those that are missing, and refines anew. Only training images are read.
