@@ -27,7 +27,8 @@ PIXELS, LOGITS = 15.0, 0.04
 FIRST_SHARE = 0.1
 MOMENTUM = 0.5
 
-Look = Callable[[Tensor, Tensor, Tensor], Tensor]
+See = Callable[[Tensor], list[Tensor]]
+Loss = Callable[[Tensor, Tensor, Tensor, list[Tensor]], Tensor]
 
 
 def refine_codes(
@@ -103,27 +104,30 @@ def refine(
     """
     generator: Generator = state.parts["generator"]
     labels, order = torch.repeat_interleave(generator.counts.cpu()), data.labels.cpu().argsort(stable=True)
-    losses = [_loss_under(generator, member.eval().requires_grad_(False), data.spec) for member in members]
+    views = [_view(generator, member.eval().requires_grad_(False), data.spec) for member in members[:looks]]
     steps = math.ceil(len(order) / batch_size)
     while state.step < steps:
         rows = torch.arange(len(order))[state.step * batch_size :][:batch_size]
         images = data.images[order[rows].to(data.images.device)].to(device).float() / 255
         rows = rows.to(device)
         latents = generator.unpack(generator.codes[rows])
-        latents, loss = _refined(latents, generator.code_levels, images, labels[rows.cpu()].to(device), losses, looks)
+        latents, loss = _refined(latents, generator.code_levels, images, labels[rows.cpu()].to(device), views, looks)
         generator.codes[rows] = generator.pack(latents)
         state.step += 1
         yield StageStep("refining", state.step, steps, {"refining": loss})
 
 
-def _loss_under(generator: Generator, member: Any, spec: ImageSpec) -> Look:
-    """(latents, labels, images) to the loss of each picture (B,), as ``member`` sees it."""
+def _view(generator: Generator, member: Any, spec: ImageSpec) -> tuple[See, Loss]:
+    """What ``member`` sees in images, and (latents, labels, images, that) to the loss of each picture (B,)."""
 
-    def loss(latents: Tensor, labels: Tensor, images: Tensor) -> Tensor:
+    def see(images: Tensor) -> list[Tensor]:
+        features: list[Tensor] = member.features(spec.normalize(images))
+        return features
+
+    def loss(latents: Tensor, labels: Tensor, images: Tensor, seen: list[Tensor]) -> Tensor:
         pictures = generator(latents, labels)
-        with torch.no_grad():
-            *real, wanted = member.features(spec.normalize(images))
-        *fake, given = member.features(spec.normalize(pictures))
+        *real, wanted = seen
+        *fake, given = see(pictures)
         total = PIXELS * (pictures.float() - images).abs().mean((1, 2, 3))
         for a, b in zip(real, fake, strict=True):
             squares = a.float().square().flatten(1).mean(1).clamp(min=1e-6)
@@ -131,20 +135,22 @@ def _loss_under(generator: Generator, member: Any, spec: ImageSpec) -> Look:
         logits = F.log_softmax(wanted.float(), 1) - F.log_softmax(given.float(), 1)
         return total + LOGITS * logits.square().mean(1).add(1e-6).sqrt()
 
-    return compiled(loss)
+    return compiled(see), compiled(loss)
 
 
 def _refined(
-    latents: Tensor, levels: int, images: Tensor, labels: Tensor, losses: Sequence[Look], looks: int
+    latents: Tensor, levels: int, images: Tensor, labels: Tensor, views: Sequence[tuple[See, Loss]], looks: int
 ) -> tuple[Tensor, float]:
     """Better latents on the same levels, and the mean loss at the last look."""
     images = images.contiguous(memory_format=torch.channels_last)
     values = ((latents + 1) / 2 * (levels - 1)).round()
     average, last = torch.zeros_like(values), math.nan
+    with torch.no_grad(), autocast(images.device):
+        seen = [see(images) for see, _ in views]
     for look in range(looks):
         latents = (values / (levels - 1) * 2 - 1).requires_grad_()
         with autocast(images.device):
-            loss = losses[look % len(losses)](latents, labels, images)
+            loss = views[look % len(views)][1](latents, labels, images, seen[look % len(views)])
         last = loss.mean().item()
         (gradient,) = torch.autograd.grad(loss.sum(), latents)
         average = MOMENTUM * average + gradient.float()

@@ -90,9 +90,8 @@ def _best_scales(rows: Tensor) -> Tensor:
 
 def _round_rows(weights: Tensor, scales: Tensor, moments: Tensor) -> Tensor:
     """Round weights (outputs, D) so that their products with inputs of these ``moments`` (D, D) change little."""
-    order = moments.diagonal().argsort(
-        descending=True, stable=True
-    )  # what matters most first, the rest makes up for it
+    # What matters most comes first: the rest makes up for it.
+    order = moments.diagonal().argsort(descending=True, stable=True)
     rows, scales = weights[:, order].double(), scales.double()
     damping = DAMPING * moments.diagonal().mean().clamp(min=1e-12)
     moments = moments[order][:, order] + damping * torch.eye(len(moments), dtype=torch.float64)
