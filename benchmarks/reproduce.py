@@ -7,8 +7,9 @@
     python benchmarks/reproduce.py cifar10 --row stored --data-root DIR            # as many JPEGs as its bytes hold
     python benchmarks/reproduce.py cifar10 --row generator --source cifar10_noise --data-root DIR
 
-Each seed is written when it is done; a second call with more seeds adds to the file. Nothing is chosen here: the
-accuracy is that of the last step, on the full test set.
+Each seed is written when it is done; a second call with more seeds adds to the file. Killed within a seed, the same
+call goes on from a checkpoint beside the file. Nothing is chosen here: the accuracy is that of the last step, on the
+full test set.
 """
 
 from __future__ import annotations
@@ -165,6 +166,7 @@ def main(argv: list[str] | None = None) -> Path:
 
     path = result_path(args.out, args.dataset, args.row, cell["source"], args.classifier, args.recipe, args.ipc)
     runs: dict[str, Any] = json.loads(path.read_text())["runs"] if path.exists() else {}
+    args.out.mkdir(parents=True, exist_ok=True)
     for seed in args.seeds:
         if str(seed) in runs:
             continue
@@ -176,6 +178,7 @@ def main(argv: list[str] | None = None) -> Path:
             ipc=args.ipc,
             epochs=args.epochs,
             seeds=(seed,),
+            checkpoint=path.with_name(f"{path.stem}-seed{seed}.checkpoint.pt"),
             device=device,
         )
         command = f"python benchmarks/reproduce.py {shlex.join(argv if argv is not None else sys.argv[1:])}"
@@ -190,7 +193,6 @@ def main(argv: list[str] | None = None) -> Path:
             },
             "command": command.replace(str(args.data_root), "DIR"),
         }
-        args.out.mkdir(parents=True, exist_ok=True)
         text = json.dumps({**cell, "images_shown": result.images_shown, "runs": runs}, indent=2) + "\n"
         write_atomically(path, lambda file, text=text: file.write_text(text))
         print(f"{path.name} seed {seed}: {result.mean:.4f}", flush=True)

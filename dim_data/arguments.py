@@ -112,6 +112,9 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
     sub.add_argument("--ipc", type=_positive, help="images per class in an epoch (default: 10)")
     sub.add_argument("--epochs", type=_positive, help="(default: 1000)")
     sub.add_argument("--seeds", type=int, nargs="+", help="one training each (default: 0 1 2)")
+    sub.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="keep what is done there: killed, the same command goes on"
+    )
     sub.add_argument("--json", action="store_true", help="print the result as JSON")
     data_root(sub)
     device(sub)

@@ -107,6 +107,11 @@ def _evaluate(args: argparse.Namespace) -> int:
     stated: tuple[Accuracy, ...] = ()
     if generator.folder and all(getattr(args, n) is None for n in ("classifier", "recipe", "ipc", "epochs", "seeds")):
         stated = stated_accuracies(generator.folder)
+    if args.checkpoint is not None and len(stated) > 1:
+        raise ValueError(
+            f"--checkpoint keeps one evaluation, and the card states {len(stated)}: choose by --classifier, --recipe, "
+            f"--ipc, --epochs and --seeds"
+        )
     results = []
     for cell in stated or (None,):
         if cell and (cell.classifier not in CLASSIFIERS or cell.recipe not in RECIPES):
@@ -121,6 +126,7 @@ def _evaluate(args: argparse.Namespace) -> int:
                 ipc=cell.ipc if cell else args.ipc or 10,
                 epochs=cell.epochs if cell else args.epochs or 1000,
                 seeds=cell.seeds if cell else args.seeds or (0, 1, 2),
+                checkpoint=args.checkpoint,
                 device=args.device,
                 on_step=bar.advance,
             )

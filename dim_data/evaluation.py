@@ -8,7 +8,6 @@ mode, with the normalisation used in training.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,9 +22,11 @@ from dim_data.augment import augment
 from dim_data.classifiers import build_classifier
 from dim_data.compute import autocast, compiled, resolve_device
 from dim_data.generator import Generator
+from dim_data.loops import LoopState
 from dim_data.real import LabelledImages, load_real
 from dim_data.recipes import Recipe, make_optimizer, recipe_for
 from dim_data.showing import Fetch, batch_sizes, batches, image_source
+from dim_data.sittings import Sittings
 from dim_data.specs import ImageSpec
 
 __all__ = ["ClassifierStep", "Evaluation", "evaluate", "measure_accuracy", "train_classifier"]
@@ -126,6 +127,7 @@ def _train(
     epochs: int,
     seed: int,
     device: torch.device,
+    sittings: Sittings | None = None,
 ) -> Iterator[ClassifierStep]:
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.train()
@@ -138,10 +140,15 @@ def _train(
         if recipe.schedule == "one-cycle" and steps > 5  # a fifth of five steps is no time to rise: torch divides by 0
         else None
     )
-    rng = torch.Generator().manual_seed(seed + 1)
+    state = LoopState(
+        {"model": model, "optimiser": optimiser, **({"schedule": schedule} if schedule else {})}, seed + 1
+    )
+    if sittings is not None:
+        sittings.begin(state)
     forward = compiled(model)
-    for step, (images, targets) in enumerate(batches(fetch, spec, ipc, epochs, batch_size, seed, device), 1):
-        images = spec.normalize(augment(images, recipe.augmentation, rng))
+    rest = batches(fetch, spec, ipc, epochs, batch_size, seed, device, done=state.step)
+    for step, (images, targets) in enumerate(rest, state.step + 1):
+        images = spec.normalize(augment(images, recipe.augmentation, state.rng))
         with autocast(device):
             logits = forward(images.contiguous(memory_format=torch.channels_last))
         loss = F.cross_entropy(logits.float(), targets)
@@ -150,6 +157,9 @@ def _train(
         optimiser.step()
         if schedule is not None and step < steps:
             schedule.step()
+        state.step = step
+        if sittings is not None:
+            sittings.step(state)
         yield ClassifierStep(step, steps, loss.item(), seed)
 
 
@@ -181,10 +191,15 @@ def evaluate(
     ipc: int = 10,
     epochs: int = 1000,
     seeds: Sequence[int] = (0, 1, 2),
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 300.0,
     device: str | torch.device | None = None,
     on_step: Callable[[ClassifierStep], object] | None = None,
 ) -> Evaluation:
     """Train fresh classifiers on ``train`` and test each once, at its last step, on ``test``.
+
+    Killed at any moment, the same call with a ``checkpoint`` goes on from there and, on a CPU, ends with the accuracies
+    of an unbroken one.
 
     Args:
         train: A :class:`~dim_data.generator.Generator`, a source that
@@ -197,6 +212,8 @@ def evaluate(
         ipc: Images per class in each epoch.
         epochs: Epochs; ``ipc * epochs * num_classes`` images are shown in all.
         seeds: One run each: initial weights, images, order and augmentation.
+        checkpoint: A file that keeps what is done, and is removed at the end. Default: none is kept.
+        checkpoint_seconds: Time between two writings of it.
         device: Default: CUDA where there is one.
         on_step: Called after each training step, for progress bars.
 
@@ -204,8 +221,9 @@ def evaluate(
         An :class:`Evaluation`.
 
     Raises:
-        ValueError: ``ipc``, ``epochs`` or ``seeds`` is empty or not positive, train and test differ in shape, or the
-            recipe learns soft labels and ``train`` has none.
+        OSError: ``checkpoint`` could not be written; what was there before is intact.
+        ValueError: ``ipc``, ``epochs`` or ``seeds`` is empty or not positive, train and test differ in shape, the
+            recipe learns soft labels and ``train`` has none, or ``checkpoint`` is damaged or of another evaluation.
     """
     for name, value in (("ipc", ipc), ("epochs", epochs)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -224,17 +242,18 @@ def evaluate(
     test = replace(test, spec=train.spec)  # normalised as in training
     chosen = recipe_for(recipe, train.spec, ipc)
     shown = ipc * epochs * train.spec.num_classes
-    started, accuracies = time.monotonic(), []
     fetch = image_source(train, shown * len(seeds), chosen.soft_labels)
-    for seed in seeds:
+    called = classifier if isinstance(classifier, str) else getattr(classifier, "__name__", "")
+    identity = {"classifier": called, "recipe": chosen, "ipc": ipc, "epochs": epochs, "seeds": tuple(seeds)}
+    sittings = Sittings(checkpoint, {"train": train, "test": test, **identity}, checkpoint_seconds)
+    for seed in seeds[len(sittings.accuracies) :]:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = build_classifier(classifier, train.spec)
-            for record in _train(model, fetch, train.spec, chosen, ipc, epochs, seed, place):
+            for record in _train(model, fetch, train.spec, chosen, ipc, epochs, seed, place, sittings):
                 if on_step is not None:
                     on_step(record)
-        accuracies.append(measure_accuracy(model, test))
-    name = classifier if isinstance(classifier, str) else getattr(classifier, "__name__", type(model).__name__)
-    return Evaluation(
-        name, chosen.name, ipc, epochs, tuple(seeds), tuple(accuracies), shown, time.monotonic() - started
-    )
+        sittings.accuracies.append(measure_accuracy(model, test))
+    sittings.close()
+    name = called or type(model).__name__
+    return Evaluation(name, chosen.name, ipc, epochs, tuple(seeds), tuple(sittings.accuracies), shown, sittings.elapsed)

@@ -21,12 +21,15 @@ class SeedBar:
 
     def __init__(self) -> None:
         self.bar: tqdm[Any] = tqdm(disable=None, unit="step", leave=False)
+        self.seed: int | None = None
 
     def advance(self, record: ClassifierStep) -> None:
         """Show a step."""
-        if record.step == 1:
+        if record.step == 1 or record.seed != self.seed:  # a training that goes on begins at any step
+            self.seed = record.seed
             self.bar.reset(record.steps)
             self.bar.set_description(f"seed {record.seed}")
+            self.bar.update(record.step - 1)
         self.bar.update()
         if record.step % 20 == 0:
             self.bar.set_postfix(loss=f"{record.loss:.3f}", refresh=False)

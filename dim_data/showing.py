@@ -65,9 +65,19 @@ def batch_sizes(size: int, batch_size: int) -> list[int]:
 
 
 def batches(
-    fetch: Fetch, spec: ImageSpec, ipc: int, epochs: int, batch_size: int, seed: int, device: torch.device
+    fetch: Fetch,
+    spec: ImageSpec,
+    ipc: int,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+    done: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Balanced, shuffled batches of ``epochs`` epochs: float images in [0, 1] and their targets, on ``device``."""
+    """Balanced, shuffled batches of ``epochs`` epochs: float images in [0, 1] and their targets, on ``device``.
+
+    The first ``done`` batches are passed over.
+    """
     size = ipc * spec.num_classes
     rng = torch.Generator().manual_seed(seed)
     labels, slots = torch.arange(size) % spec.num_classes, torch.arange(size) // spec.num_classes
@@ -81,6 +91,10 @@ def batches(
         for first in range(0, len(sizes), piece):
             parts = sizes[first : first + piece]
             begin, end = end, end + sum(parts)
+            passed = min(done, len(parts))
+            done -= passed
+            if passed == len(parts):
+                continue
             images, targets = fetch(y[begin:end], n[begin:end], seed)
-            for image, target in zip(images.split(parts), targets.split(parts), strict=True):
+            for image, target in list(zip(images.split(parts), targets.split(parts), strict=True))[passed:]:
                 yield image.to(device).float() / 255, target.to(device)

@@ -9,12 +9,13 @@ import sys
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from dim_data import Generator, GeneratorConfig
+from dim_data import Generator, GeneratorConfig, evaluation
 from dim_data.publishing import stated_accuracies
 from dim_data.real import LabelledImages
 from dim_data.specs import KNOWN_SPECS
@@ -61,6 +62,32 @@ def test_a_cell_is_written_and_resumed(root: Path, row: str) -> None:
     assert run["command"].startswith("python benchmarks/reproduce.py cifar10 --row")
     assert str(root) + " " not in run["command"].split("--data-root")[1][:20]
     assert run["versions"]["torch"] == torch.__version__
+
+
+@pytest.mark.usefixtures("small_classifiers")
+def test_a_cell_that_was_killed_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["cifar10", "--source", str(root / "tiny"), "--ipc", "1", "--epochs", "4", "--seeds", "0"]
+    arguments += ["--data-root", str(root), "--device", "cpu", "--out"]
+    reproduce, original, seen = load("reproduce"), evaluation.evaluate, []
+
+    def evaluate(*args: Any, stop: int, **kwargs: Any) -> Any:
+        def note(step: evaluation.ClassifierStep) -> None:
+            seen.append(step.step)
+            if step.step == stop:
+                raise KeyboardInterrupt
+
+        return original(*args, **kwargs, checkpoint_seconds=0, on_step=note)
+
+    monkeypatch.setattr(reproduce, "evaluate", partial(evaluate, stop=3))
+    with pytest.raises(KeyboardInterrupt):
+        reproduce.main([*arguments, str(root / "results")])
+    assert len(list((root / "results").iterdir())) == 1
+    monkeypatch.setattr(reproduce, "evaluate", partial(evaluate, stop=0))
+    path = reproduce.main([*arguments, str(root / "results")])
+    assert seen == [1, 2, 3, 4]
+    assert list((root / "results").iterdir()) == [path]
+    whole = json.loads(reproduce.main([*arguments, str(root / "whole")]).read_text())
+    assert json.loads(path.read_text())["runs"]["0"]["accuracy"] == whole["runs"]["0"]["accuracy"]
 
 
 @pytest.mark.usefixtures("small_classifiers")

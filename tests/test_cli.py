@@ -72,8 +72,14 @@ def test_a_set_is_distilled_described_shown_and_evaluated(
     assert len(result["accuracies"]) == 2
     assert result["test_images"] == 60
     assert result["mean"] == pytest.approx(sum(result["accuracies"]) / 2)
-    assert run(*arguments) == 0
+    kept = tmp_path / "kept.pt"
+    assert run(*arguments, "--checkpoint", kept) == 0
     assert "convnet3, recipe tuned, ipc 1" in capsys.readouterr().out
+    assert not kept.exists()
+    kept.write_text("something else")
+    assert run(*arguments, "--checkpoint", kept) == 1
+    assert "kept.pt cannot be resumed" in capsys.readouterr().err
+    assert kept.read_text() == "something else"
 
 
 def test_a_run_of_another_config_is_refused_and_overwritten_on_request(
@@ -168,6 +174,11 @@ def test_bad_settings_end_with_a_sentence(
     assert run("distill", npz, "--out", tmp_path / "run", "--set", setting) == 1
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_several_stated_accuracies_want_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("evaluate", "cifar10", "--checkpoint", tmp_path / "kept.pt") == 1
+    assert "--checkpoint keeps one evaluation, and the card states" in capsys.readouterr().err
 
 
 def test_evaluating_without_test_images_says_what_is_missing(
