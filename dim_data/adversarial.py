@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from dim_data.augment import augment
 from dim_data.compute import autocast
 from dim_data.generator import Generator
-from dim_data.loops import Ema, LoopState, StageStep, draw_batch
+from dim_data.loops import Ema, StageStep, draw_batch
 from dim_data.real import LabelledImages
 from dim_data.specs import ImageSpec
+from dim_data.states import LoopState
 
 __all__ = ["Discriminator", "adversarial_parts", "adversarial_step", "gradient_penalty", "train_adversarial"]
 

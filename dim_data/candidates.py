@@ -14,13 +14,14 @@ from dim_data.figures import save_curves, save_grid
 from dim_data.files import SAMPLES, TRAINING_CONFIG, write_atomically
 from dim_data.generator import Generator
 from dim_data.labelling import opinions
-from dim_data.loops import LoopState, StageStep
+from dim_data.loops import StageStep
 from dim_data.pool import elders
 from dim_data.presets import DistillConfig
 from dim_data.real import LabelledImages
 from dim_data.reconstruction import encode_all
 from dim_data.refining import refine
 from dim_data.runs import CURVES, METRICS, RESULT, Run
+from dim_data.states import LoopState
 
 __all__ = ["kept_images", "make_candidate", "score_candidate", "ship_best"]
 

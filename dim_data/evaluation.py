@@ -22,12 +22,12 @@ from dim_data.augment import augment
 from dim_data.classifiers import build_classifier
 from dim_data.compute import autocast, compiled, resolve_device
 from dim_data.generator import Generator
-from dim_data.loops import LoopState
 from dim_data.real import LabelledImages, load_real
 from dim_data.recipes import Recipe, make_optimizer, recipe_for
 from dim_data.showing import Fetch, batch_sizes, batches, image_source
 from dim_data.sittings import Sittings
 from dim_data.specs import ImageSpec
+from dim_data.states import LoopState
 
 __all__ = ["ClassifierStep", "Evaluation", "evaluate", "measure_accuracy", "train_classifier"]
 

@@ -1,28 +1,18 @@
-"""What every training loop shares: a state that can be saved between steps, averaged weights, records."""
+"""What the stages' training loops share: averaged weights, records, batches."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dim_data.real import LabelledImages
 
-__all__ = ["Ema", "LoopState", "StageStep", "draw_batch"]
-
-
-class Stateful(Protocol):
-    """Anything with the two methods of a module or an optimiser."""
-
-    def state_dict(self) -> Mapping[str, Any]:
-        """Its state as tensors and plain values."""
-
-    def load_state_dict(self, state_dict: Any) -> Any:
-        """Restore what :meth:`state_dict` gave."""
+__all__ = ["Ema", "StageStep", "draw_batch"]
 
 
 @dataclass(frozen=True)
@@ -71,34 +61,6 @@ class Ema:
         """Restore what :meth:`state_dict` gave."""
         self.module.load_state_dict(state_dict["module"])
         self.updates = state_dict["updates"]
-
-
-class LoopState:
-    """Everything a loop changes: named parts, a random state and the number of steps done.
-
-    A loop that starts from a restored state continues as if it had never stopped.
-
-    Args:
-        parts: Modules, optimisers and averages by name.
-        seed: Of the CPU generator ``rng`` that all draws of the loop come from.
-    """
-
-    def __init__(self, parts: Mapping[str, Stateful], seed: int) -> None:
-        self.parts: dict[str, Any] = dict(parts)
-        self.rng = torch.Generator().manual_seed(seed)
-        self.step = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values only."""
-        parts = {name: part.state_dict() for name, part in self.parts.items()}
-        return {"parts": parts, "rng": self.rng.get_state(), "step": self.step}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore what :meth:`state_dict` gave; the parts must have been built alike."""
-        for name, part in self.parts.items():
-            part.load_state_dict(state_dict["parts"][name])
-        self.rng.set_state(state_dict["rng"])
-        self.step = state_dict["step"]
 
 
 def draw_batch(

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from dim_data.adversarial import adversarial_step
 from dim_data.augment import augment, augment_pair
 from dim_data.compute import autocast, compiled
-from dim_data.loops import LoopState, StageStep, draw_batch
+from dim_data.loops import StageStep, draw_batch
 from dim_data.pool import age_member, renew_member
 from dim_data.real import LabelledImages
 from dim_data.reconstruction import reconstruction
+from dim_data.states import LoopState
 
 __all__ = ["feature_distance", "logit_distance", "match_images", "match_labels"]
 

@@ -16,9 +16,10 @@ from torch import nn
 from dim_data.augment import augment
 from dim_data.classifiers import build_classifier
 from dim_data.compute import autocast, compiled
-from dim_data.loops import LoopState, StageStep, draw_batch
+from dim_data.loops import StageStep, draw_batch
 from dim_data.real import LabelledImages
 from dim_data.specs import ImageSpec
+from dim_data.states import LoopState
 
 __all__ = ["age_member", "elders", "renew_member", "start_pool", "warm_pool"]
 

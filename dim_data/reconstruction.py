@@ -17,9 +17,10 @@ from dim_data.architectures import ResidualBlock
 from dim_data.augment import augment
 from dim_data.compute import autocast, compiled
 from dim_data.generator import Generator
-from dim_data.loops import Ema, LoopState, StageStep, draw_batch
+from dim_data.loops import Ema, StageStep, draw_batch
 from dim_data.real import LabelledImages
 from dim_data.specs import ImageSpec
+from dim_data.states import LoopState
 
 __all__ = [
     "Encoder",

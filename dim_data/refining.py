@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from dim_data.compute import autocast, compiled, resolve_device
 from dim_data.generator import Generator
-from dim_data.loops import LoopState, StageStep
+from dim_data.loops import StageStep
 from dim_data.real import LabelledImages
 from dim_data.specs import ImageSpec
+from dim_data.states import LoopState
 
 __all__ = ["refine", "refine_codes"]
 

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from dim_data.files import SAMPLES, write_atomically
-from dim_data.loops import LoopState, StageStep
+from dim_data.loops import StageStep
 from dim_data.presets import DistillConfig
+from dim_data.states import LoopState
 
 try:
     import fcntl

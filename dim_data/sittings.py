@@ -13,8 +13,8 @@ from torch import Tensor
 
 from dim_data.files import write_atomically
 from dim_data.generator import Generator
-from dim_data.loops import LoopState
 from dim_data.real import LabelledImages
+from dim_data.states import LoopState
 
 __all__ = ["Sittings"]
 

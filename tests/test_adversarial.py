@@ -18,7 +18,7 @@ from dim_data.adversarial import (
 )
 from dim_data.config import GeneratorConfig
 from dim_data.generator import Generator
-from dim_data.loops import LoopState
+from dim_data.states import LoopState
 
 DATA = make_data()
 CPU = torch.device("cpu")

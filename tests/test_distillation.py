@@ -29,11 +29,12 @@ from dim_data.classifiers import CLASSIFIERS
 from dim_data.distillation import distill
 from dim_data.figures import save_curves
 from dim_data.generator import Generator
-from dim_data.loops import LoopState, StageStep
+from dim_data.loops import StageStep
 from dim_data.presets import DistillConfig
 from dim_data.real import LabelledImages
 from dim_data.reconstruction import Encoder
 from dim_data.runs import DivergenceError, StoppedError
+from dim_data.states import LoopState
 
 pytestmark = pytest.mark.usefixtures("small_nets", "no_curves")
 

@@ -15,10 +15,11 @@ from conftest import TINY, make_data
 from dim_data.adversarial import adversarial_parts, train_adversarial
 from dim_data.config import GeneratorConfig
 from dim_data.generator import Generator
-from dim_data.loops import Ema, LoopState, StageStep, draw_batch
+from dim_data.loops import Ema, StageStep, draw_batch
 from dim_data.matching import match_images, match_labels
 from dim_data.pool import start_pool, warm_pool
 from dim_data.reconstruction import reconstruct, reconstruction_parts
+from dim_data.states import LoopState
 
 DATA = make_data()
 CPU = torch.device("cpu")

@@ -14,10 +14,10 @@ from dim_data.adversarial import adversarial_parts
 from dim_data.classifiers import ResNet
 from dim_data.config import GeneratorConfig
 from dim_data.generator import Generator
-from dim_data.loops import LoopState
 from dim_data.matching import feature_distance, logit_distance, match_images, match_labels
 from dim_data.pool import start_pool, warm_pool
 from dim_data.reconstruction import reconstruct, reconstruction_parts
+from dim_data.states import LoopState
 
 DATA = make_data()
 CPU = torch.device("cpu")

@@ -9,8 +9,8 @@ from torch import nn
 from conftest import make_data
 from dim_data.classifiers import ConvNet, ResNet
 from dim_data.evaluation import measure_accuracy
-from dim_data.loops import LoopState
 from dim_data.pool import AGING_LR, PEAK_LR, age_member, renew_member, start_pool, warm_pool
+from dim_data.states import LoopState
 
 pytestmark = pytest.mark.usefixtures("small_classifiers")
 

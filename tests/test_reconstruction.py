@@ -9,7 +9,6 @@ from torch import Tensor
 from conftest import TINY, make_data, make_spec
 from dim_data.config import GeneratorConfig
 from dim_data.generator import Generator
-from dim_data.loops import LoopState
 from dim_data.reconstruction import (
     Encoder,
     encode_all,
@@ -18,6 +17,7 @@ from dim_data.reconstruction import (
     reconstruction,
     reconstruction_parts,
 )
+from dim_data.states import LoopState
 
 DATA = make_data()
 CPU = torch.device("cpu")
