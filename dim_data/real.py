@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from dim_data.specs import KNOWN_SPECS, MAX_CLASSES, SIZE_RANGE, ImageSpec
 
-__all__ = ["LabelledImages", "load_real"]
+__all__ = ["LabelledImages", "digest", "load_real"]
 
 SPLITS = ("train", "val", "test")
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
@@ -70,9 +71,15 @@ class LabelledImages:
 
     def fingerprint(self) -> str:
         """A short digest of images and labels: whether a resumed run sees the data it began with."""
-        digest = hashlib.sha256(self.images.cpu().contiguous().numpy().data)
-        digest.update(self.labels.cpu().numpy().data)
-        return digest.hexdigest()[:16]
+        return digest((self.images, self.labels))
+
+
+def digest(tensors: Iterable[Tensor]) -> str:
+    """A short digest of tensors' bytes, one after the other."""
+    sha = hashlib.sha256()
+    for tensor in tensors:
+        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()[:16]
 
 
 def load_real(

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from dim_data.files import write_atomically
 from dim_data.generator import Generator
-from dim_data.real import LabelledImages
+from dim_data.real import LabelledImages, digest
 from dim_data.states import LoopState
 
 __all__ = ["Sittings"]
@@ -61,15 +59,16 @@ class Sittings:
     def step(self, state: LoopState) -> None:
         """Write the file if it is time to."""
         if self.path is not None and time.monotonic() - self.saved_at > self.seconds:
-            self._save(self.path, {"state": state.state_dict(), "torch": torch.get_rng_state()})
+            self._save(self.path, state)
 
     def close(self) -> None:
         """Remove the file: all is done."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
-    def _save(self, path: Path, training: Mapping[str, Any]) -> None:
-        content = {"identity": self._identity, "accuracies": self.accuracies, "seconds": self.elapsed, **training}
+    def _save(self, path: Path, state: LoopState) -> None:
+        content = {"identity": self._identity, "accuracies": self.accuracies, "seconds": self.elapsed}
+        content |= {"state": state.state_dict(), "torch": torch.get_rng_state()}
         try:
             write_atomically(path, lambda file: torch.save(content, file))
         except (OSError, RuntimeError) as error:  # torch says RuntimeError of a full disk
@@ -100,14 +99,7 @@ class Sittings:
 def _said(argument: Any) -> str:
     """A line that tells an argument from another: of images and generators, a digest of their tensors."""
     if isinstance(argument, Generator):
-        return _digest(argument.state_dict().values())
+        return digest(argument.state_dict().values())
     if isinstance(argument, LabelledImages):
-        return _digest(t for t in (argument.images, argument.labels, argument.soft) if t is not None)
+        return digest(t for t in (argument.images, argument.labels, argument.soft) if t is not None)
     return str(argument)
-
-
-def _digest(tensors: Iterable[Tensor]) -> str:
-    sha = hashlib.sha256()
-    for tensor in tensors:
-        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return sha.hexdigest()[:16]

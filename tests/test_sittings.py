@@ -126,12 +126,12 @@ def test_generators_are_told_apart_by_their_weights(tiny_codes: Generator, tmp_p
 
 
 def test_classifiers_of_one_name_are_told_apart_by_their_weights(kept: Path) -> None:
-    def wider(spec: ImageSpec) -> nn.Module:
+    def other(spec: ImageSpec) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(spec.channels * spec.size**2, spec.num_classes))
 
-    wider.__name__ = "convnet3"
+    other.__name__ = "convnet3"
     with pytest.raises(ValueError, match=r"cannot be resumed: it is damaged or of another version \(RuntimeError\)"):
-        evaluate(TRAIN, TEST, wider, **SETTINGS, checkpoint=kept)
+        evaluate(TRAIN, TEST, other, **SETTINGS, checkpoint=kept)
     assert kept.exists()
 
 
