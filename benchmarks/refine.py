@@ -1,4 +1,4 @@
-"""Refine a generator's codes under classifiers trained for it, and keep some of them.
+"""Refine a generator's codes under classifiers trained for it, label the pictures anew, and keep some of them.
 
     python benchmarks/refine.py cifar10 --codes 19700 --dtype int4 --out runs/small --data-root DIR
 
@@ -26,7 +26,7 @@ from dim_data.facts import read_training
 from dim_data.files import TRAINING_CONFIG, write_atomically
 from dim_data.real import LabelledImages, load_real
 from dim_data.recipes import recipe_for
-from dim_data.refining import refine_codes
+from dim_data.refining import refine_codes, relabel_codes
 
 
 def trained(path: Path, name: str, data: LabelledImages, seed: int, args: argparse.Namespace) -> nn.Module:
@@ -58,6 +58,7 @@ def main(argv: list[str] | None = None) -> Path:
     parser.add_argument("--recipe", default="muon_crop")
     parser.add_argument("--ipc", type=int, default=36)
     parser.add_argument("--epochs", type=int, default=1000)
+    parser.add_argument("--temperature", type=float, default=3.0, help="of new soft labels in place of old; 0: none")
     parser.add_argument("--dtype", choices=("int4", "int8"), default="int8")
     parser.add_argument("--data-root", default=os.environ.get("DIM_DATA_ROOT"), help="default: DIM_DATA_ROOT")
     parser.add_argument("--device")
@@ -82,10 +83,15 @@ def main(argv: list[str] | None = None) -> Path:
         device=args.device,
         on_step=lambda s: print(f"batch {s.step} of {s.steps}, loss {s.losses['refining']:.3f}", flush=True),
     )
+    relabelled = generator.config.soft_labels and args.temperature > 0
+    if relabelled:
+        refined = relabel_codes(refined, members, temperature=args.temperature, device=args.device)
     refined.save_pretrained(args.out, dtype="int4" if args.dtype == "int4" else torch.int8)
     training = read_training(generator.folder or Path())
     training["refining_minutes"] = round((time.monotonic() - started) / 60, 1)
-    training["derived"] = f"keep_codes({count}), then refine_codes(looks={args.looks}) under {args.classifiers}"
+    derived = f"keep_codes({count}), then refine_codes(looks={args.looks}) under {args.classifiers}"
+    labelled = f", then relabel_codes(temperature={args.temperature:g}) by them" if relabelled else ""
+    training["derived"] = derived + labelled
     text = json.dumps(training, indent=2) + "\n"
     write_atomically(args.out / TRAINING_CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
     return args.out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,7 +14,9 @@ from dim_data.specs import ImageSpec
 __all__ = ["opinion", "opinions"]
 
 
-def opinion(teachers: Sequence[Callable[[Tensor], Tensor]], images: Tensor, spec: ImageSpec) -> Tensor:
+def opinion(
+    teachers: Sequence[Callable[[Tensor], Tensor]], images: Tensor, spec: ImageSpec, temperature: float = 1.0
+) -> Tensor:
     """Class probabilities of one batch, float32 (B, num_classes), in one pass of each teacher and view.
 
     The mean over the teachers, and over an image and its mirror where ``spec.mirror`` allows.
@@ -22,6 +25,7 @@ def opinion(teachers: Sequence[Callable[[Tensor], Tensor]], images: Tensor, spec
         teachers: Take normalised images (B, C, H, W), in channels last, and give logits (B, num_classes).
         images: uint8 (B, C, H, W), on the teachers' device.
         spec: What the images are.
+        temperature: Divides the logits: above 1 the teachers are less sure.
 
     Raises:
         ValueError: A teacher does not give ``num_classes`` logits.
@@ -34,12 +38,14 @@ def opinion(teachers: Sequence[Callable[[Tensor], Tensor]], images: Tensor, spec
                 logits = teacher(view)
             if logits.shape != wanted:
                 raise ValueError(f"a teacher must give logits of shape {wanted}, got {tuple(logits.shape)}")
-            said.append(logits.float().softmax(1))
+            said.append((logits.float() / temperature).softmax(1))
     return torch.stack(said).mean(0)
 
 
 @torch.no_grad()
-def opinions(teachers: Sequence[nn.Module], images: Tensor, spec: ImageSpec, batch_size: int = 250) -> Tensor:
+def opinions(
+    teachers: Sequence[nn.Module], images: Tensor, spec: ImageSpec, temperature: float = 1.0, batch_size: int = 250
+) -> Tensor:
     """:func:`opinion` of any number of images: float32 (N, num_classes), on the teachers' device.
 
     Args:
@@ -47,13 +53,16 @@ def opinions(teachers: Sequence[nn.Module], images: Tensor, spec: ImageSpec, bat
             eval mode.
         images: uint8 (N, C, H, W).
         spec: What the images are.
+        temperature: Divides the logits: above 1 the teachers are less sure.
         batch_size: Images in one pass.
 
     Raises:
-        ValueError: There is no teacher, or one does not give ``num_classes`` logits.
+        ValueError: There is no teacher, one does not give ``num_classes`` logits, or the temperature is not positive.
     """
     if not teachers:
         raise ValueError("no teacher was given: pass at least one classifier")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be positive, got {temperature}")
     device = next(teachers[0].parameters()).device
     ask = [compiled(teacher.eval()) for teacher in teachers]
-    return torch.cat([opinion(ask, batch.to(device), spec) for batch in images.split(batch_size)])
+    return torch.cat([opinion(ask, batch.to(device), spec, temperature) for batch in images.split(batch_size)])

@@ -1,7 +1,8 @@
 """Better codes for a decoder that stays: each is changed until its picture agrees with its image.
 
 An encoder guesses a code at one glance. A search of a few steps from there comes closer to the image in pixels and in
-what classifiers make of it, and costs no byte: ``benchmarks/README.md`` has what it gave.
+what classifiers make of it, and costs no byte. Nor do better soft labels: those of such classifiers, asked about the
+pictures themselves. ``benchmarks/README.md`` has what both gave.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from torch import Tensor, nn
 
 from dim_data.compute import autocast, compiled, resolve_device
 from dim_data.generator import Generator
+from dim_data.labelling import opinions
 from dim_data.loops import StageStep
 from dim_data.real import LabelledImages
 from dim_data.specs import ImageSpec
 from dim_data.states import LoopState
 
-__all__ = ["refine", "refine_codes"]
+__all__ = ["refine", "refine_codes", "relabel_codes"]
 
 PIXELS, LOGITS = 15.0, 0.04
 FIRST_SHARE = 0.1
@@ -82,6 +84,44 @@ def refine_codes(
     result: Generator = state.parts["generator"]
     result.revision = result.folder = None  # it is not what lies there any more
     return result
+
+
+def relabel_codes(
+    generator: Generator,
+    classifiers: Sequence[nn.Module],
+    *,
+    temperature: float = 3.0,
+    batch_size: int = 8192,
+    device: str | torch.device | None = None,
+) -> Generator:
+    """A new generator with the same decoder and codes, and soft labels that fit its pictures as they are now.
+
+    They are what classifiers say of each picture and of its mirror image, where ``spec.mirror`` allows: the mean of
+    their probabilities.
+
+    Args:
+        generator: One that stores codes, with soft labels or without.
+        classifiers: Take normalised images (B, C, H, W) and give logits (B, num_classes): best those that the codes
+            were refined under. They come back on ``device``, in eval mode.
+        temperature: Divides the logits: classifiers are surer of the pictures than is good to learn from.
+        batch_size: Pictures in memory at once.
+        device: Default: CUDA where there is one.
+
+    Returns:
+        The generator, on ``device``, in eval mode.
+
+    Raises:
+        ValueError: There are no codes, no classifier or one of other classes, or the temperature is not positive.
+    """
+    if generator.config.source != "codes":
+        raise ValueError("only stored codes can be labelled; this generator draws noise")
+    place = resolve_device(device)
+    members = [member.to(place, memory_format=torch.channels_last) for member in classifiers]  # type: ignore[call-overload]
+    painter = copy.deepcopy(generator).to(place)
+    rows = torch.arange(len(generator.codes)).split(batch_size)
+    soft = torch.cat([opinions(members, painter.decode(part), generator.spec, temperature) for part in rows])
+    latents, labels = painter.unpack(painter.codes), torch.repeat_interleave(painter.counts)
+    return painter.store(latents.cpu(), labels.cpu(), soft.cpu()).requires_grad_(False).eval().to(place)
 
 
 def refine(

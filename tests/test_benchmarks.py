@@ -91,11 +91,13 @@ def test_a_cell_that_was_killed_goes_on(root: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("small_classifiers")
-def test_a_generator_is_refined(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_generator_is_refined(labelled: bool, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec, options = KNOWN_SPECS["cifar10"], {"width": 8, "top_width": 4, "blocks": 1}
     generator = Generator(GeneratorConfig(spec, "compact", "codes", options, codes=60))
     latents = torch.rand(60, *generator.decoder.latent_shape) * 2 - 1
-    generator.store(latents, torch.arange(60) % 10).save_pretrained(root / "codes")
+    labels = torch.arange(60) % 10
+    generator.store(latents, labels, torch.eye(10)[labels] if labelled else None).save_pretrained(root / "codes")
     arguments = [
         str(root / "codes"),
         "--codes",
@@ -113,7 +115,14 @@ def test_a_generator_is_refined(root: Path, capsys: pytest.CaptureFixture[str]) 
     changed = (refined.unpack(refined.codes) != kept.unpack(kept.codes)).flatten(1).float().mean(1)
     assert 0 < changed.min() <= changed.max() < 0.3
     derived = json.loads((folder / "training_config.json").read_text())["derived"]
-    assert derived == "keep_codes(30), then refine_codes(looks=2) under ['convnet3', 'resnet10']"
+    after = ", then relabel_codes(temperature=3) by them" if labelled else ""
+    assert derived == f"keep_codes(30), then refine_codes(looks=2) under ['convnet3', 'resnet10']{after}"
+    assert refined.config.soft_labels == labelled
+    if labelled:
+        assert refined.soft.amax(1).float().mean() < 200  # the old ones were sure
+        load("refine").main([*arguments, "--temperature", "0"])
+        assert torch.equal(Generator.from_pretrained(folder).soft, kept.soft)
+        load("refine").main(arguments)
     files = {name: (folder / name).read_bytes() for name in ("classifier0_convnet3.safetensors", "model.safetensors")}
     (folder / "classifier1_resnet10.safetensors").unlink()
     capsys.readouterr()

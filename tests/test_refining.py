@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from conftest import SMALL_CLASSIFIERS, TINY, make_data, make_generator
 from dim_data import Generator, GeneratorConfig
@@ -13,7 +14,7 @@ from dim_data.latents import pack
 from dim_data.loops import StageStep
 from dim_data.matching import feature_distance
 from dim_data.real import LabelledImages
-from dim_data.refining import refine_codes
+from dim_data.refining import refine_codes, relabel_codes
 
 DATA = make_data(3, 32, per_class=10)
 
@@ -125,3 +126,50 @@ def test_what_cannot_be_refined_is_refused(
         images.subset(torch.arange(29)),
         classifiers,
     )
+
+
+# New soft labels ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_labels_are_what_classifiers_say_of_the_pictures(
+    labelled: bool, generator: Generator, classifiers: list[nn.Module]
+) -> None:
+    source = generator
+    if labelled:
+        latents, labels = generator.unpack(generator.codes), torch.repeat_interleave(generator.counts)
+        source = generator.store(latents, labels, torch.eye(3)[labels])
+    taught = relabel_codes(source, classifiers, temperature=1.5, batch_size=7, device="cpu")
+    assert taught.config.soft_labels
+    assert not taught.training
+    assert torch.equal(taught.codes, generator.codes)
+    assert torch.equal(taught.counts, generator.counts)
+    shown = generator.spec.normalize(generator.decode(torch.arange(30)).float() / 255)
+    views = [shown, shown.flip(-1)] if generator.spec.mirror else [shown]
+    with torch.no_grad():
+        wanted = torch.stack([(m(view) / 1.5).softmax(1) for m in classifiers for view in views]).mean(0)
+    torch.testing.assert_close(taught.soft.float() / 255, wanted, atol=0.01, rtol=0)
+    assert source.config.soft_labels == labelled
+
+
+def test_a_higher_temperature_makes_labels_less_sure(generator: Generator, classifiers: list[nn.Module]) -> None:
+    sure = [
+        relabel_codes(generator, classifiers, temperature=t, device="cpu").soft.float().amax(1).mean().item()
+        for t in (0.2, 1.0, 5.0)
+    ]
+    assert sure[0] > sure[1] > sure[2]
+
+
+def test_what_cannot_be_labelled_is_refused(
+    tiny_noise: Generator, generator: Generator, classifiers: list[nn.Module]
+) -> None:
+    with pytest.raises(ValueError, match="only stored codes can be labelled; this generator draws noise"):
+        relabel_codes(tiny_noise, classifiers, device="cpu")
+    with pytest.raises(ValueError, match="no teacher was given"):
+        relabel_codes(generator, [], device="cpu")
+    for temperature in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=f"temperature must be positive, got {temperature}"):
+            relabel_codes(generator, classifiers, temperature=temperature, device="cpu")
+    foreign = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5))
+    with pytest.raises(ValueError, match=r"a teacher must give logits of shape \(\d+, 3\), got \(\d+, 5\)"):
+        relabel_codes(generator, [foreign], device="cpu")
