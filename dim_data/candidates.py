@@ -98,7 +98,7 @@ def ship_best(
     kept = kept_images(full, run.config)
     if run.config.soft_labels:
         teachers = elders(run.states["pool"], run.config.pool_ages)
-        kept = replace(kept, soft=opinions(teachers, kept.images, kept.spec))
+        kept = replace(kept, soft=opinions(teachers, kept.images, kept.spec, run.config.label_temperature))
     result = make_candidate(state, kept, run.config, device)
     if run.config.refining_looks:
         refining = run.add("refining", LoopState({"generator": result.requires_grad_(False).eval()}, run.config.seed))

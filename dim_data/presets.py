@@ -56,6 +56,7 @@ class DistillConfig:
         pool_augmentation: Of the real images that the pool is trained on, and of matched pairs.
         discriminator_width: Adversarial: channels of the discriminator.
         soft_labels: Store with each code what the pool's longest-trained members say of its image.
+        label_temperature: Divides their logits for that: above 1 they are less sure, and teach more.
         refining_looks: Looks at each picture in the last stage, which improves the stored codes under the same members:
             see :func:`~dim_data.refining.refine_codes`. 0 leaves it out.
         max_codes: Codes to store at most, balanced over the classes; 0 stores one for every image.
@@ -89,6 +90,7 @@ class DistillConfig:
     pool_augmentation: tuple[str, ...] = ("flip",)
     discriminator_width: int = 196
     soft_labels: bool = False
+    label_temperature: float = 2.0
     refining_looks: int = 0
     max_codes: int = 0
     ema: float = 0.999
@@ -122,6 +124,8 @@ class DistillConfig:
         for name in ("ema", "holdout"):
             if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)!r}")
+        if not _is_number(self.label_temperature) or not 0 < self.label_temperature < math.inf:
+            raise ValueError(f"label_temperature must be a positive number, got {self.label_temperature!r}")
         for name in ("logit_weight",):
             if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a finite number of at least 0, got {getattr(self, name)!r}")

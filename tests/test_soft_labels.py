@@ -165,6 +165,9 @@ def test_distill_stores_them_where_asked(tmp_path: Path, monkeypatch: pytest.Mon
     labels = torch.repeat_interleave(generator.counts)
     assert given[torch.arange(90), labels].mean() > 0.4  # the teacher learnt something; chance is a third
     assert given.max(1).values.min() < 0.99
+    surer = distill(data, config=replace(config, label_temperature=0.5), out=tmp_path / "surer", device="cpu")
+    assert torch.equal(surer.codes, generator.codes)
+    assert surer.soft.float().amax(1).mean() > 1.05 * generator.soft.float().amax(1).mean()
 
 
 @pytest.mark.parametrize("changes", [{"source": "noise"}, {"matching_steps": 0}, {"pool_ages": (0,)}])
@@ -183,3 +186,6 @@ def test_a_config_says_whether_they_are_there(soft: Generator) -> None:
         GeneratorConfig.from_dict({**values, "soft_labels": 1})
     with pytest.raises(ValueError, match="soft_labels must be True or False, got 1"):
         DistillConfig(soft_labels=1)
+    for temperature in (0, -1.0, float("inf"), float("nan"), "2", True):
+        with pytest.raises(ValueError, match="label_temperature must be a positive number, got"):
+            DistillConfig(label_temperature=temperature)
