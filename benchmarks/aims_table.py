@@ -46,7 +46,8 @@ def render_aims(results: list[dict[str, Any]], path: Path = AIMS) -> str:
         for labels, name in LABELS.items():
             aim = row.get(labels)
             cell = answer(row["dataset"], aim, results) if aim else None
-            parts.append(f"{accuracy(cell)}, `{cell['recipe']}`" if cell else "not measured" if aim else "")
+            found = f"{accuracy(cell)}, `{cell['source']}`, `{cell['recipe']}`" if cell else "not measured"
+            parts.append(found if aim else "")
             parts.append(f"{aim['aim']}" if aim else "")
             if aim and (short := gap(aim, cell)):
                 tried = f" Tried: {aim['tried']}." if "tried" in aim else ""

@@ -218,6 +218,6 @@ def measure_distilling(bench: Bench) -> dict[str, Any]:
         seconds = first / found["adversarial"][index]["rate"][0] + second / found["matching"][index]["rate"][0]
         whole.append({"name": name, "hours": float(f"{seconds / 3600:.3g}")})
     made = json.loads(weights_path("cifar10").with_name(TRAINING_CONFIG).read_text())
-    took = round(made["minutes"] / 60, 2)
+    took = round((made["minutes"] + made.get("refining_minutes", 0)) / 60, 2)
     whole.append({"name": "`cifar10` as bundled, as it was made", "hours": took, "source": "cifar10"})
     return {**found, "whole": whole}
