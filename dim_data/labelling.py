@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -44,17 +44,21 @@ def opinion(
 
 @torch.no_grad()
 def opinions(
-    teachers: Sequence[nn.Module], images: Tensor, spec: ImageSpec, temperature: float = 1.0, batch_size: int = 250
+    teachers: Sequence[nn.Module],
+    images: Tensor | Iterable[Tensor],
+    spec: ImageSpec,
+    temperature: float = 1.0,
+    batch_size: int = 250,
 ) -> Tensor:
     """:func:`opinion` of any number of images: float32 (N, num_classes), on the teachers' device.
 
     Args:
         teachers: Classifiers that take normalised images (B, C, H, W) and give logits (B, num_classes); left in
             eval mode.
-        images: uint8 (N, C, H, W).
+        images: uint8 (N, C, H, W), or batches of them, taken one by one.
         spec: What the images are.
         temperature: Divides the logits: above 1 the teachers are less sure.
-        batch_size: Images in one pass.
+        batch_size: Images in one pass, where they do not come in batches.
 
     Raises:
         ValueError: There is no teacher, one does not give ``num_classes`` logits, or the temperature is not positive.
@@ -65,4 +69,5 @@ def opinions(
         raise ValueError(f"temperature must be positive, got {temperature}")
     device = next(teachers[0].parameters()).device
     ask = [compiled(teacher.eval()) for teacher in teachers]
-    return torch.cat([opinion(ask, batch.to(device), spec, temperature) for batch in images.split(batch_size)])
+    batches = images.split(batch_size) if isinstance(images, Tensor) else images
+    return torch.cat([opinion(ask, batch.to(device), spec, temperature) for batch in batches])

@@ -91,7 +91,7 @@ def relabel_codes(
     classifiers: Sequence[nn.Module],
     *,
     temperature: float = 3.0,
-    batch_size: int = 8192,
+    batch_size: int = 512,
     device: str | torch.device | None = None,
 ) -> Generator:
     """A new generator with the same decoder and codes, and soft labels that fit its pictures as they are now.
@@ -104,7 +104,7 @@ def relabel_codes(
         classifiers: Take normalised images (B, C, H, W) and give logits (B, num_classes): best those that the codes
             were refined under. They come back on ``device``, in eval mode.
         temperature: Divides the logits: classifiers are surer of the pictures than is good to learn from.
-        batch_size: Pictures in memory at once.
+        batch_size: Pictures painted and looked at at once.
         device: Default: CUDA where there is one.
 
     Returns:
@@ -118,8 +118,8 @@ def relabel_codes(
     place = resolve_device(device)
     members = [member.to(place, memory_format=torch.channels_last) for member in classifiers]  # type: ignore[call-overload]
     painter = copy.deepcopy(generator).to(place)
-    rows = torch.arange(len(generator.codes)).split(batch_size)
-    soft = torch.cat([opinions(members, painter.decode(part), generator.spec, temperature) for part in rows])
+    pictures = (painter.decode(rows) for rows in torch.arange(len(generator.codes)).split(batch_size))
+    soft = opinions(members, pictures, generator.spec, temperature)
     latents, labels = painter.unpack(painter.codes), torch.repeat_interleave(painter.counts)
     return painter.store(latents.cpu(), labels.cpu(), soft.cpu()).requires_grad_(False).eval().to(place)
 
