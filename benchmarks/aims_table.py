@@ -46,7 +46,8 @@ def render_aims(results: list[dict[str, Any]], path: Path = AIMS) -> str:
         for labels, name in LABELS.items():
             aim = row.get(labels)
             cell = answer(row["dataset"], aim, results) if aim else None
-            found = f"{accuracy(cell)}, `{cell['source']}`, `{cell['recipe']}`" if cell else "not measured"
+            named = [f"`{cell[key]}`" for key in ("source", "classifier", "recipe")] if cell else []
+            found = ", ".join([accuracy(cell), *named]) if cell else "not measured"
             parts.append(found if aim else "")
             parts.append(f"{aim['aim']}" if aim else "")
             if aim and (short := gap(aim, cell)):

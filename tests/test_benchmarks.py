@@ -269,8 +269,8 @@ def test_an_aim_is_met_or_missed_by_the_cell_it_names(tmp_path: Path) -> None:
     results = [cell("tuned", 0.9, row="real"), cell("tuned", 0.59, 0.6, 0.61), cell("soft", 0.64)]
     lines = load("aims_table").render_aims(results, tmp_path / "aims.json").splitlines()
     assert lines[2:5] == [
-        "| met | X | 60.0 ± 1.0, `mnist`, `tuned` | 60 | 64.0 (n=1), `mnist`, `soft` | 64 |",
-        "| missed | X | 60.0 ± 1.0, `mnist`, `tuned` | 61 |  |  |",
+        "| met | X | 60.0 ± 1.0, `mnist`, `convnet3`, `tuned` | 60 | 64.0 (n=1), `mnist`, `convnet3`, `soft` | 64 |",
+        "| missed | X | 60.0 ± 1.0, `mnist`, `convnet3`, `tuned` | 61 |  |  |",
         "| open | X |  |  | not measured | 90 |",
     ]
     assert lines[6:] == [
