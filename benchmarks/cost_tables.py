@@ -7,6 +7,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from cells import processors
+
 
 def distilling(bundled: Path) -> str:
     """Minutes and images of each generator in ``bundled``, from its ``training_config.json``."""
@@ -50,12 +52,11 @@ def _span(minutes: list[float]) -> str:
 
 def render_cost(results: list[dict[str, Any]], bundled: Path) -> str:
     """Both tables, with what they say."""
-    hardware = sorted({run["hardware"] for cell in results for run in cell["runs"].values()})
     return "\n\n".join(
         [
             distilling(bundled),
             training(results),
             "Minutes of one seed, synthesis and test included: median (range) over rows and recipes, "
-            f"on {'; '.join(hardware)}.",
+            f"on {processors(results)}.",
         ]
     )

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import cards
 import plots
 from aims_table import render_aims
-from cells import accuracy
+from cells import accuracy, processors
 from cost_tables import render_cost
 from speed_tables import render_details, render_summary
 
@@ -63,11 +63,10 @@ def render(results: list[dict[str, Any]]) -> str:
             rows.setdefault(name, {})[cell["ipc"]] = accuracy(cell)
         lines += [f"| {name} | " + " | ".join(row.get(i, "") for i in budgets) + " |" for name, row in rows.items()]
         parts.append("\n".join(lines))
-    hardware = sorted({run["hardware"] for cell in results for run in cell["runs"].values()})
     torches = sorted({run["versions"]["torch"] for cell in results for run in cell["runs"].values()})
     notes = (
         "Accuracy in percent on the full real test set after the last step, mean ± standard deviation over 3 seeds "
-        f"(n says where fewer). Measured on: {'; '.join(hardware)}; torch {', '.join(torches)}. Each file in "
+        f"(n says where fewer). Measured on: {processors(results)}; torch {', '.join(torches)}. Each file in "
         "`benchmarks/results/` holds its command."
     )
     return "\n\n".join([*parts, notes])

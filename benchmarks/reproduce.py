@@ -52,6 +52,16 @@ def hardware(device: torch.device) -> str:
     return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} cores, {fast_dtype(device)}"
 
 
+def sat_on(checkpoint: Path, device: torch.device) -> list[str]:
+    """The processors of a training in several sittings, this one noted beside its checkpoint as the latest."""
+    notes, before = checkpoint.with_suffix(".txt"), []
+    if checkpoint.exists() and notes.exists():
+        before = notes.read_text(encoding="utf-8").splitlines()
+    used = list(dict.fromkeys([*before, hardware(device)]))
+    write_atomically(notes, lambda file: file.write_text("\n".join(used), encoding="utf-8"))
+    return used
+
+
 def weights_path(source: str) -> Path:
     """Where a generator's weights are."""
     return resolve(source, None, None)[0] / WEIGHTS
@@ -170,6 +180,8 @@ def main(argv: list[str] | None = None) -> Path:
     for seed in args.seeds:
         if str(seed) in runs:
             continue
+        checkpoint = path.with_name(f"{path.stem}-seed{seed}.checkpoint.pt")
+        used = sat_on(checkpoint, device)
         result = evaluate(
             train,
             test,
@@ -178,14 +190,14 @@ def main(argv: list[str] | None = None) -> Path:
             ipc=args.ipc,
             epochs=args.epochs,
             seeds=(seed,),
-            checkpoint=path.with_name(f"{path.stem}-seed{seed}.checkpoint.pt"),
+            checkpoint=checkpoint,
             device=device,
         )
         command = f"python benchmarks/reproduce.py {shlex.join(argv if argv is not None else sys.argv[1:])}"
         runs[str(seed)] = {
             "accuracy": result.accuracies[0],
             "seconds": round(result.seconds, 1),
-            "hardware": hardware(device),
+            "hardware": "; ".join(used),
             "versions": {
                 "dim_data": __version__,
                 "torch": torch.__version__,
@@ -195,6 +207,7 @@ def main(argv: list[str] | None = None) -> Path:
         }
         text = json.dumps({**cell, "images_shown": result.images_shown, "runs": runs}, indent=2) + "\n"
         write_atomically(path, lambda file, text=text: file.write_text(text))
+        checkpoint.with_suffix(".txt").unlink()
         print(f"{path.name} seed {seed}: {result.mean:.4f}", flush=True)
     return path
 

@@ -78,16 +78,21 @@ def test_a_cell_that_was_killed_goes_on(root: Path, monkeypatch: pytest.MonkeyPa
 
         return original(*args, **kwargs, checkpoint_seconds=0, on_step=note)
 
+    first = reproduce.hardware(torch.device("cpu"))
     monkeypatch.setattr(reproduce, "evaluate", partial(evaluate, stop=3))
     with pytest.raises(KeyboardInterrupt):
         reproduce.main([*arguments, str(root / "results")])
-    assert len(list((root / "results").iterdir())) == 1
+    assert {path.suffix for path in (root / "results").iterdir()} == {".pt", ".txt"}
     monkeypatch.setattr(reproduce, "evaluate", partial(evaluate, stop=0))
+    monkeypatch.setattr(reproduce, "hardware", lambda device: f"another {device}")
     path = reproduce.main([*arguments, str(root / "results")])
     assert seen == [1, 2, 3, 4]
     assert list((root / "results").iterdir()) == [path]
-    whole = json.loads(reproduce.main([*arguments, str(root / "whole")]).read_text())
-    assert json.loads(path.read_text())["runs"]["0"]["accuracy"] == whole["runs"]["0"]["accuracy"]
+    whole = json.loads(reproduce.main([*arguments, str(root / "whole")]).read_text())["runs"]["0"]
+    run = json.loads(path.read_text())["runs"]["0"]
+    assert run["accuracy"] == whole["accuracy"]
+    assert run["hardware"] == f"{first}; another cpu"
+    assert whole["hardware"] == "another cpu"
 
 
 @pytest.mark.usefixtures("small_classifiers")
