@@ -53,7 +53,8 @@ def accuracy_points(results: list[dict[str, Any]], optimizer: str, against: str)
             "real": "real images, fresh",
             "stored": "random real JPEGs" + ("" if against == "bytes" else f" in the bytes of {cell['source']}"),
         }[cell["row"]]
-        name += ", soft labels" if RECIPES[cell["recipe"]].soft_labels else ""
+        share = RECIPES[cell["recipe"]].soft_labels
+        name += ", soft labels" if share == 1 else f", {share:.0%} soft labels" if share else ""
         name += ", crops" if "crop" in RECIPES[cell["recipe"]].augmentation else ""
         name += f", {cell['images_shown'] // 1000} k shown" if against == "bytes" else ""
         values = percents(cell)

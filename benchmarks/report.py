@@ -23,7 +23,7 @@ from speed_tables import render_details, render_summary
 
 ROOT = Path(__file__).resolve().parent.parent
 DATASETS = {"cifar10": "CIFAR-10", "fashion_mnist": "Fashion-MNIST", "mnist": "MNIST", "svhn": "SVHN"}
-RECIPE_ORDER = ("tuned", "soft", "muon", "muon_soft", "muon_crop", "muon_crop_soft", "paper")
+RECIPE_ORDER = ("tuned", "soft", "muon", "muon_soft", "muon_crop", "muon_crop_soft", "muon_crop_mixed", "paper")
 ROW_ORDER = ("generator", "before", "stored", "real")
 
 

@@ -18,20 +18,23 @@ from torch.utils.data import Dataset, get_worker_info
 from dim_data.cache import PictureCache
 from dim_data.compute import resolve_device
 from dim_data.generator import Generator
+from dim_data.labelling import blended
 from dim_data.passes import Passes, check_int, check_state
 from dim_data.specs import ImageSpec
 
 __all__ = ["DistilledDataset", "check_soft_labels", "open_source"]
 
 
-def check_soft_labels(generator: Generator, wanted: bool) -> bool:
-    """``wanted``; ``ValueError`` if the generator stores no soft labels to hand out."""
+def check_soft_labels(generator: Generator, wanted: float) -> float:
+    """``wanted`` as a share; ``ValueError`` if it is none, or the generator stores no soft labels to hand out."""
+    if not isinstance(wanted, int | float) or not 0 <= wanted <= 1:
+        raise ValueError(f"soft_labels must be True, False or a share in [0, 1], got {wanted!r}")
     if wanted and not generator.config.soft_labels:
         raise ValueError(
-            "soft_labels=True, but this generator stores none: leave it out, or make one that does by "
+            f"soft_labels={wanted}, but this generator stores none: leave it out, or make one that does by "
             "distill(..., DistillConfig(soft_labels=True)), or dim-data shrink --noise --soft-labels"
         )
-    return wanted
+    return float(wanted)
 
 
 def open_source(
@@ -88,7 +91,7 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
 
         soft_labels: Hand out, in place of each class, the probabilities that a teacher gives the picture, where the
             generator stores those or the teacher: a float32 tensor (num_classes,). ``cross_entropy`` takes a batch of
-            them as it takes classes.
+            them as it takes classes. A share such as 0.5 hands out that much of them, the rest being the class.
 
     Attributes:
         generator: The :class:`Generator`, on ``device``.
@@ -101,7 +104,7 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
         MemoryError: ``cache``, and the system has too little shared memory for it.
         TypeError: ``ipc`` or ``seed`` is not an int.
         ValueError: ``ipc`` is below 1, ``train=False``: synthetic images are no test set, ``cache`` with a
-            generator driven by noise, or ``soft_labels`` with one that stores none.
+            generator driven by noise, or ``soft_labels`` with one that stores none or past [0, 1].
     """
 
     def __init__(
@@ -118,7 +121,7 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
         device: str | torch.device | None = None,
         token: str | bool | None = None,
         cache: bool = False,
-        soft_labels: bool = False,
+        soft_labels: bool | float = False,
     ) -> None:
         if not train:
             raise ValueError(
@@ -230,7 +233,8 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
         labels = indices % self.spec.num_classes
         if not self.soft_labels:
             return labels.tolist()
-        return self.generator.soft_labels(labels, self._serials(indices, epochs), self.seed, pictures).cpu()
+        soft = self.generator.soft_labels(labels, self._serials(indices, epochs), self.seed, pictures)
+        return blended(soft, labels, self.soft_labels).cpu()
 
     def _pictures(self, indices: Tensor, epochs: Tensor) -> Tensor:
         """Pictures of ``indices`` (B,) in ``epochs`` (B,): uint8 (B, C, H, W)."""

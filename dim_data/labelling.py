@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dim_data.compute import autocast, compiled
 from dim_data.specs import ImageSpec
 
-__all__ = ["opinion", "opinions"]
+__all__ = ["blended", "opinion", "opinions"]
 
 
 def opinion(
@@ -40,6 +41,19 @@ def opinion(
                 raise ValueError(f"a teacher must give logits of shape {wanted}, got {tuple(logits.shape)}")
             said.append((logits.float() / temperature).softmax(1))
     return torch.stack(said).mean(0)
+
+
+def blended(soft: Tensor, labels: Tensor, share: float) -> Tensor:
+    """``share`` of the probabilities ``soft`` (B, num_classes), the rest of one being that of the class.
+
+    Args:
+        soft: float, each row summing to 1.
+        labels: int64 (B,), the classes, on any device.
+        share: In [0, 1].
+    """
+    if share == 1:
+        return soft
+    return torch.lerp(F.one_hot(labels.to(soft.device), soft.shape[1]).to(soft), soft, share)
 
 
 @torch.no_grad()

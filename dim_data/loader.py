@@ -15,6 +15,7 @@ from dim_data.compute import resolve_device
 from dim_data.dataset import check_soft_labels, open_source
 from dim_data.draws import hash_keys, permute
 from dim_data.generator import Generator
+from dim_data.labelling import blended
 from dim_data.passes import MAX_EPOCH, check_int, check_state
 from dim_data.specs import ImageSpec
 
@@ -59,6 +60,7 @@ class DistilledLoader:
 
         soft_labels: Hand out, in place of classes, the probabilities that a teacher gives the pictures, where the
             generator stores those or the teacher: float32 (B, num_classes), which ``cross_entropy`` takes as classes.
+            A share such as 0.5 hands out that much of them, the rest being the class.
 
     Attributes:
         generator: The :class:`Generator`, on ``device``.
@@ -68,7 +70,7 @@ class DistilledLoader:
         RuntimeError: CUDA is asked for and there is none.
         TypeError: ``batch_size``, ``ipc``, ``seed`` or ``dtype`` has the wrong type.
         ValueError: ``batch_size`` or ``ipc`` is below 1, ``cache`` with a generator driven by noise, or
-            ``soft_labels`` with one that stores none.
+            ``soft_labels`` with one that stores none or past [0, 1].
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class DistilledLoader:
         token: str | bool | None = None,
         dtype: torch.dtype = torch.float32,
         cache: bool = False,
-        soft_labels: bool = False,
+        soft_labels: bool | float = False,
     ) -> None:
         self.batch_size, self.ipc = check_int("batch_size", batch_size, 1), check_int("ipc", ipc, 1)
         if not isinstance(dtype, torch.dtype) or not (dtype.is_floating_point or dtype == torch.uint8):
@@ -148,7 +150,7 @@ class DistilledLoader:
             targets: Tensor = labels.to(self.device)
             stored = self.generator.config.source == "codes"
             if self.soft_labels and stored:
-                targets = self.generator.soft_labels(labels, serials, self.seed)
+                targets = blended(self.generator.soft_labels(labels, serials, self.seed), labels, self.soft_labels)
             rows = self.generator.rows(labels, serials, self.seed) if stored else None
             for low in range(0, len(labels), painted * size):
                 part = slice(low, low + painted * size)
@@ -158,7 +160,8 @@ class DistilledLoader:
                 else:
                     images = self.generator.synthesize(labels[part], serials[part], self.seed)
                     if self.soft_labels:
-                        answers = self.generator.soft_labels(labels[part], serials[part], self.seed, images)
+                        said = self.generator.soft_labels(labels[part], serials[part], self.seed, images)
+                        answers = blended(said, labels[part], self.soft_labels)
                 if self.dtype != torch.uint8:
                     images = images.to(self.dtype).div_(255)
                 yield from zip(images.split(size), answers.split(size), strict=True)

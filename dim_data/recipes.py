@@ -30,7 +30,8 @@ class Recipe:
         momentum: A one-cycle schedule moves it between 0.95 and 0.85, against the rate.
         weight_decay: Of all weights in SGD's gradient; Muon's is decoupled and leaves biases and norms.
         optimizer: ``"sgd"`` or ``"muon"``, :class:`~dim_data.muon.Muon`.
-        soft_labels: Learn a teacher's probabilities, stored with the images, in place of the classes.
+        soft_labels: Share of a teacher's probabilities, stored with the images, in what is learned; the rest is the
+            class.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     optimizer: Literal["sgd", "muon"] = "sgd"
-    soft_labels: bool = False
+    soft_labels: float = 0
 
 
 _TUNED = Recipe("tuned", 50, 0.05, "one-cycle", True, ("flip",))
@@ -51,16 +52,17 @@ _MUON = replace(_TUNED, name="muon", batch_size=100, weight_decay=0.05, optimize
 RECIPES: dict[str, Recipe] = {
     "paper": Recipe("paper", 128, 0.01, "constant", False, ("color", "crop")),
     "tuned": _TUNED,
-    "soft": replace(_TUNED, name="soft", soft_labels=True),
+    "soft": replace(_TUNED, name="soft", soft_labels=1),
     "muon": _MUON,
-    "muon_soft": replace(_MUON, name="muon_soft", soft_labels=True),
+    "muon_soft": replace(_MUON, name="muon_soft", soft_labels=1),
     "muon_crop": replace(_MUON, name="muon_crop", augmentation=("flip", "crop")),
-    "muon_crop_soft": replace(_MUON, name="muon_crop_soft", augmentation=("flip", "crop"), soft_labels=True),
+    "muon_crop_soft": replace(_MUON, name="muon_crop_soft", augmentation=("flip", "crop"), soft_labels=1),
+    "muon_crop_mixed": replace(_MUON, name="muon_crop_mixed", augmentation=("flip", "crop"), soft_labels=0.5),
 }
 """``paper`` is the DiM paper's deployment; ``tuned`` learns more from the same number of images, and ``muon`` more
 still; ``muon_crop`` shifts the images too, for trainings that see each of them many times; ``soft``, ``muon_soft`` and
 ``muon_crop_soft`` are those three with a teacher's probabilities in place of the classes, where the generator stores
-them."""
+them; ``muon_crop_mixed`` learns half of these and half of the classes, for what outgrows the teacher."""
 
 
 def recipe_for(recipe: str | Recipe, spec: ImageSpec, ipc: int) -> Recipe:

@@ -10,6 +10,7 @@ from torch import Tensor
 from dim_data.cache import PictureCache
 from dim_data.draws import bank_index
 from dim_data.generator import Generator
+from dim_data.labelling import blended
 from dim_data.real import LabelledImages
 from dim_data.specs import ImageSpec
 
@@ -18,7 +19,7 @@ __all__ = ["Fetch", "batch_sizes", "batches", "image_source"]
 Fetch = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
 
-def image_source(train: Generator | LabelledImages, shown: int, soft_labels: bool = False) -> Fetch:
+def image_source(train: Generator | LabelledImages, shown: int, soft_labels: float = 0) -> Fetch:
     """(labels, serials, seed) -> uint8 images and what to learn of them; no code is decoded twice.
 
     A bank with more codes than will be shown is not kept in memory: few of them come again.
@@ -31,7 +32,7 @@ def image_source(train: Generator | LabelledImages, shown: int, soft_labels: boo
 
         def draw(y: Tensor, n: Tensor, seed: int) -> tuple[Tensor, Tensor]:
             images = paint(y, n, seed)
-            return images, train.soft_labels(y, n, seed, images) if soft_labels else y
+            return images, blended(train.soft_labels(y, n, seed, images), y, soft_labels) if soft_labels else y
 
         return draw
     if soft_labels and train.soft is None:
@@ -40,7 +41,7 @@ def image_source(train: Generator | LabelledImages, shown: int, soft_labels: boo
         )
     order = train.labels.argsort(stable=True)
     images, labels = train.images[order], train.labels[order]
-    targets = train.soft[order] if soft_labels and train.soft is not None else labels
+    targets = blended(train.soft[order], labels, soft_labels) if soft_labels and train.soft is not None else labels
     counts = torch.bincount(labels, minlength=train.spec.num_classes)
     if not bool((counts > 0).all()):
         raise ValueError("the training images lack a class that the spec names")

@@ -78,7 +78,7 @@ def test_a_recipe_of_ones_own_is_kept() -> None:
     assert recipe_for(mine, KNOWN_SPECS["mnist"], 1) is mine
     with pytest.raises(
         ValueError,
-        match=r"unknown recipe 'best': choose from \['muon', 'muon_crop', 'muon_crop_soft', 'muon_soft', 'paper', ",
+        match=r"unknown recipe 'best': choose from \['muon', 'muon_crop', 'muon_crop_mixed', 'muon_crop_soft', ",
     ):
         recipe_for("best", KNOWN_SPECS["mnist"], 1)
 

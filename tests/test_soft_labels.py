@@ -20,6 +20,7 @@ from dim_data.labelling import opinions
 from dim_data.pool import elders, start_pool
 from dim_data.real import LabelledImages
 from dim_data.reconstruction import Encoder
+from dim_data.showing import image_source
 
 CPU = torch.device("cpu")
 
@@ -102,6 +103,35 @@ def test_a_generator_without_them_has_none_to_hand_out(build: Any, tiny_codes: G
         build(tiny_codes, ipc=1, soft_labels=True)
     with pytest.raises(ValueError, match="this generator stores no soft labels"):
         tiny_codes.soft_labels(*order(3))
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_a_share_of_them_leaves_the_rest_to_the_class(soft: Generator, share: float) -> None:
+    dataset = DistilledDataset(soft, ipc=20, soft_labels=share, fixed=True, transform=lambda image: 0)
+    loader = DistilledLoader(soft, 60, ipc=20, shuffle=False, device="cpu", soft_labels=share)
+    (_, ours), (_, theirs) = next(iter(DataLoader(dataset, batch_size=60))), next(iter(loader))
+    assert torch.equal(ours, theirs)
+    wanted = share * soft.soft_labels(*order(60)) + (1 - share) * torch.eye(3)[order(60)[0]]
+    torch.testing.assert_close(ours, wanted)
+
+
+@pytest.mark.parametrize("build", [DistilledDataset, DistilledLoader])
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan"), "half"])
+def test_what_is_no_share_is_refused(build: Any, share: Any, soft: Generator) -> None:
+    with pytest.raises(ValueError, match=r"soft_labels must be True, False or a share in \[0, 1\], got"):
+        build(soft, ipc=1, soft_labels=share)
+
+
+def test_a_recipe_can_learn_a_share_of_them(soft: Generator) -> None:
+    """What a training is shown: the same of a generator and of its pictures as a set of images."""
+    labels, serials = order(60)
+    said = soft.soft / soft.soft.sum(1, keepdim=True)
+    images = LabelledImages(soft.decode(torch.arange(120)), torch.repeat_interleave(soft.counts), soft.spec, said)
+    wanted = 0.5 * soft.soft_labels(labels, serials, 3) + 0.5 * torch.eye(3)[labels]
+    for source in (soft, images):
+        shown, targets = image_source(source, 600, 0.5)(labels, serials, 3)
+        assert torch.equal(shown, soft.synthesize(labels, serials, 3))
+        torch.testing.assert_close(targets, wanted)
 
 
 @pytest.mark.usefixtures("small_classifiers")
