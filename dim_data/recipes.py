@@ -32,6 +32,9 @@ class Recipe:
         optimizer: ``"sgd"`` or ``"muon"``, :class:`~dim_data.muon.Muon`.
         soft_labels: Share of a teacher's probabilities, stored with the images, in what is learned; the rest is the
             class.
+
+    Raises:
+        ValueError: ``soft_labels`` is outside [0, 1].
     """
 
     name: str
@@ -44,6 +47,10 @@ class Recipe:
     weight_decay: float = 5e-4
     optimizer: Literal["sgd", "muon"] = "sgd"
     soft_labels: float = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.soft_labels <= 1:
+            raise ValueError(f"Recipe.soft_labels must be a share in [0, 1], got {self.soft_labels!r}")
 
 
 _TUNED = Recipe("tuned", 50, 0.05, "one-cycle", True, ("flip",))
@@ -62,7 +69,7 @@ RECIPES: dict[str, Recipe] = {
 """``paper`` is the DiM paper's deployment; ``tuned`` learns more from the same number of images, and ``muon`` more
 still; ``muon_crop`` shifts the images too, for trainings that see each of them many times; ``soft``, ``muon_soft`` and
 ``muon_crop_soft`` are those three with a teacher's probabilities in place of the classes, where the generator stores
-them; ``muon_crop_mixed`` learns half of these and half of the classes, for what outgrows the teacher."""
+them; ``muon_crop_mixed`` learns half of these and half of the classes, for trainings that last."""
 
 
 def recipe_for(recipe: str | Recipe, spec: ImageSpec, ipc: int) -> Recipe:

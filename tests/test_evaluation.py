@@ -81,6 +81,8 @@ def test_a_recipe_of_ones_own_is_kept() -> None:
         match=r"unknown recipe 'best': choose from \['muon', 'muon_crop', 'muon_crop_mixed', 'muon_crop_soft', ",
     ):
         recipe_for("best", KNOWN_SPECS["mnist"], 1)
+    with pytest.raises(ValueError, match=r"Recipe.soft_labels must be a share in \[0, 1\], got 50"):
+        replace(mine, soft_labels=50)
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
