@@ -72,6 +72,12 @@ def result_path(folder: Path, dataset: str, row: str, source: str, classifier: s
     return folder / f"{dataset}-{row}-{source}-{classifier}-{recipe}-ipc{ipc}.json"
 
 
+def runs_in(path: Path) -> dict[str, Any]:
+    """The runs of a result file, by seed; none where there is no file yet."""
+    runs: dict[str, Any] = json.loads(path.read_text())["runs"] if path.exists() else {}
+    return runs
+
+
 def as_sheet(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Images (N, H, W, C) side by side in one nearly square sheet."""
     count, height, width, channels = images.shape
@@ -175,10 +181,9 @@ def main(argv: list[str] | None = None) -> Path:
             }
 
     path = result_path(args.out, args.dataset, args.row, cell["source"], args.classifier, args.recipe, args.ipc)
-    runs: dict[str, Any] = json.loads(path.read_text())["runs"] if path.exists() else {}
     args.out.mkdir(parents=True, exist_ok=True)
     for seed in args.seeds:
-        if str(seed) in runs:
+        if str(seed) in runs_in(path):
             continue
         checkpoint = path.with_name(f"{path.stem}-seed{seed}.checkpoint.pt")
         used = sat_on(checkpoint, device)
@@ -194,6 +199,7 @@ def main(argv: list[str] | None = None) -> Path:
             device=device,
         )
         command = f"python benchmarks/reproduce.py {shlex.join(argv if argv is not None else sys.argv[1:])}"
+        runs = runs_in(path)  # again: another process may have added a seed meanwhile
         runs[str(seed)] = {
             "accuracy": result.accuracies[0],
             "seconds": round(result.seconds, 1),

@@ -65,6 +65,24 @@ def test_a_cell_is_written_and_resumed(root: Path, row: str) -> None:
 
 
 @pytest.mark.usefixtures("small_classifiers")
+def test_seeds_of_a_cell_may_be_measured_side_by_side(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["cifar10", "--source", str(root / "tiny"), "--ipc", "1", "--epochs", "1"]
+    arguments += ["--data-root", str(root), "--out", str(root / "results"), "--device", "cpu", "--seeds"]
+    reproduce, original, measured = load("reproduce"), evaluation.evaluate, []
+
+    def evaluate(*args: Any, seeds: tuple[int], **kwargs: Any) -> Any:
+        measured.append(seeds[0])
+        if seeds == (0,):  # another process begins and ends meanwhile
+            reproduce.main([*arguments, "1"])
+        return original(*args, seeds=seeds, **kwargs)
+
+    monkeypatch.setattr(reproduce, "evaluate", evaluate)
+    path = reproduce.main([*arguments, "0", "1"])
+    assert set(json.loads(path.read_text())["runs"]) == {"0", "1"}
+    assert measured == [0, 1]
+
+
+@pytest.mark.usefixtures("small_classifiers")
 def test_a_cell_that_was_killed_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["cifar10", "--source", str(root / "tiny"), "--ipc", "1", "--epochs", "4", "--seeds", "0"]
     arguments += ["--data-root", str(root), "--device", "cpu", "--out"]
