@@ -6,13 +6,15 @@ import hashlib
 import io
 import itertools
 import json
+import math
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cells import percents
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image
 
 from dim_data.recipes import RECIPES
@@ -22,10 +24,30 @@ STAMP = "Source data"
 """Under this key a figure's PNG holds the digest of what it shows, so that ``report.py --check`` can tell."""
 
 PANELS = {"trained by SGD": "sgd", "trained by Muon": "muon"}
-LABEL_HEIGHT = 0.95  # in points of accuracy
+LABEL_HEIGHT = 1.0  # in points of accuracy
+REAL = "real images, fresh"
+MARKERS = {"classes": "o", "half soft labels, half classes": "D", "soft labels": "^"}
+LINES = {"classes": "-", "half soft labels, half classes": "-.", "soft labels": "--"}
 
-Series = dict[str, list[tuple[float, float, float]]]
-"""Name of a line -> its points (x, mean, standard deviation), by x."""
+
+class Line(NamedTuple):
+    """What the points of one line have in common.
+
+    Attributes:
+        source: What the classifier was trained on; gives the colour.
+        labels: A key of :data:`MARKERS`; gives the marker.
+        crops: Whether images were shifted too; hollow markers.
+        shown: Thousands of images shown, by the size of the marker; 0 where they are the axis.
+    """
+
+    source: str
+    labels: str
+    crops: bool = False
+    shown: int = 0
+
+
+Series = dict[Line, list[tuple[float, float, float]]]
+"""A line -> its points (x, mean, standard deviation), by x."""
 
 
 def accuracy_points(results: list[dict[str, Any]], optimizer: str, against: str) -> Series:
@@ -41,27 +63,29 @@ def accuracy_points(results: list[dict[str, Any]], optimizer: str, against: str)
     for cell in results:
         if (cell["dataset"], cell["classifier"]) != ("cifar10", "convnet3") or cell["recipe"] == "paper":
             continue
-        if RECIPES[cell["recipe"]].optimizer != optimizer:
-            continue
-        if against not in cell or (against == "bytes" and cell["ipc"] == 1):
+        recipe = RECIPES[cell["recipe"]]
+        if recipe.optimizer != optimizer or against not in cell or (against == "bytes" and cell["ipc"] == 1):
             continue
         # Against bytes, generators of one kind differ by how much they store.
-        source = cell["source"] if against == "images_shown" else f"a generator, {cell.get('latents')}"
-        name = {
-            "generator": source,
-            "before": f"{source} before matching",
-            "real": "real images, fresh",
+        generator = cell["source"] if against == "images_shown" else f"a generator, {cell.get('latents')}"
+        source = {
+            "generator": generator,
+            "before": f"{generator} before matching",
+            "real": REAL,
             "stored": "random real JPEGs" + ("" if against == "bytes" else f" in the bytes of {cell['source']}"),
         }[cell["row"]]
-        share = RECIPES[cell["recipe"]].soft_labels
-        name += ", soft labels" if share == 1 else f", {share:.0%} soft labels" if share else ""
-        name += ", crops" if "crop" in RECIPES[cell["recipe"]].augmentation else ""
-        name += f", {cell['images_shown'] // 1000} k shown" if against == "bytes" else ""
+        share = recipe.soft_labels
+        line = Line(
+            source,
+            "soft labels" if share == 1 else "half soft labels, half classes" if share else "classes",
+            "crop" in recipe.augmentation,
+            cell["images_shown"] // 1000 if against == "bytes" else 0,
+        )
         values = percents(cell)
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
         x = cell[against] / (1e6 if against == "bytes" else 1)
-        lines.setdefault(name, []).append((x, statistics.fmean(values), spread))
-    return {name: sorted(points) for name, points in sorted(lines.items())}
+        lines.setdefault(line, []).append((x, statistics.fmean(values), spread))
+    return {line: sorted(points) for line, points in sorted(lines.items())}
 
 
 def label_heights(ends: list[tuple[float, float]]) -> list[float]:
@@ -80,36 +104,66 @@ def label_heights(ends: list[tuple[float, float]]) -> list[float]:
 def comparable(ours: Series, published: list[dict[str, Any]]) -> Series:
     """``ours`` without points below all that is published: they would flatten the rest, and tables have them."""
     floor = min(y for line in published for _, y in line["points"])
-    kept = {name: [point for point in points if point[1] >= floor] for name, points in ours.items()}
-    return {name: points for name, points in kept.items() if points}
+    kept = {line: [point for point in points if point[1] >= floor] for line, points in ours.items()}
+    return {line: points for line, points in kept.items() if points}
 
 
-def draw(panels: dict[str, Series], published: list[dict[str, Any]], xlabel: str, title: str, joined: bool) -> Figure:
+def marker_size(shown: int) -> float:
+    """In points: larger by the same step each time ten times as many thousand images are shown."""
+    return 4.5 + 4 * math.log10(shown / 100) if shown else 4.5
+
+
+def keys(lines: set[Line], colors: dict[str, Any]) -> list[Line2D]:
+    """What the legend explains: each colour, and each marker, hollow and size that is there."""
+
+    def key(label: str, marker: str = "o", style: str = "", color: Any = "0.2", **more: Any) -> Line2D:
+        return Line2D([], [], label=label, marker=marker, linestyle=style, color=color, **{"markersize": 4.5, **more})
+
+    sources, labels = {line.source for line in lines}, {line.labels for line in lines}
+    budgets = sorted({line.shown for line in lines} - {0})
+    found = [key(name, "s", color=color, markersize=6) for name, color in colors.items() if name in sources]
+    found += [
+        key(f"learning {name}", marker, "" if budgets else LINES[name])
+        for name, marker in MARKERS.items()
+        if name in labels
+    ]
+    if any(line.crops for line in lines):
+        found.append(key("hollow: crops", markerfacecolor="white"))
+    return [*found, *(key(f"{shown} k shown", markersize=marker_size(shown)) for shown in budgets)]
+
+
+def draw(panels: dict[str, Series], published: list[dict[str, Any]], xlabel: str, title: str) -> Figure:
     """A panel for each optimizer: ours with error bars, a source in one colour; theirs in grey with their names."""
-    figure = Figure(figsize=(9.6, 5.0), layout="constrained")
+    figure = Figure(figsize=(9.6, 6.0), layout="constrained")
     figure.suptitle(title)
-    names = sorted({name for ours in panels.values() for name in ours})
-    colors = dict(zip(names, itertools.cycle(colormaps["tab20"].colors), strict=False))
+    lines = {line for ours in panels.values() for line in ours}
+    sources = sorted({line.source for line in lines} - {REAL})
+    colors = dict(zip(sources, itertools.cycle(colormaps["tab10"].colors), strict=False)) | {REAL: "black"}
     heights = label_heights([line["points"][-1] for line in published])
     for axes, (panel, ours) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
         for line, height in zip(published, heights, strict=True):
             x, y = zip(*line["points"], strict=True)
             axes.plot(x, y, color="0.65", marker=".", linewidth=0.8, zorder=1)
-            axes.annotate(line["method"], (x[-1] * 1.05, height), va="center", fontsize=7, color="0.4")
-        for name, points in ours.items():
+            axes.annotate(line["method"], (x[-1] * 1.1, height), va="center", fontsize=7, color="0.4")
+        for key, points in ours.items():
             x, y, spread = zip(*points, strict=True)
-            style = "" if not joined else "--" if name.startswith("real") else "-"
-            axes.errorbar(x, y, spread, color=colors[name], label=name, marker="o", markersize=4, linestyle=style)
+            axes.errorbar(
+                x,
+                y,
+                spread,
+                color=colors[key.source],
+                marker=MARKERS[key.labels],
+                markersize=marker_size(key.shown),
+                markerfacecolor="white" if key.crops else None,
+                linestyle="" if key.shown else LINES[key.labels],
+            )
         axes.set(xscale="log", xlabel=xlabel, title=panel)
         axes.grid(alpha=0.2)
         axes.margins(x=0.2)
+        axes.set_xlim(right=1.4 * axes.get_xlim()[1])  # for the names
     figure.supylabel("accuracy on real test images (%)")
-    handles = {
-        name: handle for axes in figure.axes for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    if handles:
-        ordered = sorted(handles)
-        figure.legend([handles[name] for name in ordered], ordered, loc="outside lower center", ncols=3, fontsize=7)
+    if lines:
+        figure.legend(handles=keys(lines, colors), loc="outside lower center", ncols=4, fontsize=7)
     return figure
 
 
@@ -126,15 +180,13 @@ def figures(results: list[dict[str, Any]]) -> dict[str, tuple[str, Figure]]:
         {panel: comparable(accuracy_points(results, optimizer, against), theirs) for panel, optimizer in PANELS.items()}
         for against, theirs in (("images_shown", first), ("bytes", second))
     )
+    of_images, of_bytes = (
+        digest({panel: list(series.items()) for panel, series in panels.items()}, theirs)
+        for panels, theirs in ((shown, first), (stored, second))
+    )
     return {
-        "accuracy_by_images.png": (
-            digest(shown, first),
-            draw(shown, first, "images shown to ConvNet-3", "CIFAR-10, by images shown", joined=True),
-        ),
-        "accuracy_by_bytes.png": (
-            digest(stored, second),
-            draw(stored, second, "megabytes stored", "CIFAR-10, ConvNet-3, by bytes stored", joined=False),
-        ),
+        "accuracy_by_images.png": (of_images, draw(shown, first, "images shown to ConvNet-3", "CIFAR-10")),
+        "accuracy_by_bytes.png": (of_bytes, draw(stored, second, "megabytes stored", "CIFAR-10, ConvNet-3")),
     }
 
 

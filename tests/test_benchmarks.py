@@ -419,12 +419,25 @@ def test_figures_hold_what_they_show_and_are_drawn_anew_when_it_changes(tmp_path
     ]
     assert plots.accuracy_points(cells, "muon", "images_shown") == {}
     shown = plots.accuracy_points(cells, "sgd", "images_shown")
-    assert list(shown) == ["mine", "random real JPEGs in the bytes of mine", "real images, fresh, soft labels"]
-    assert shown["mine"] == [(10_000, pytest.approx(55), 0), (100_000, pytest.approx(71), pytest.approx(2**0.5))]
+    mine = plots.Line("mine", "classes")
+    jpegs, real = "random real JPEGs in the bytes of mine", plots.Line(plots.REAL, "soft labels")
+    assert list(shown) == [mine, plots.Line(jpegs, "classes"), real]
+    assert shown[mine] == [(10_000, pytest.approx(55), 0), (100_000, pytest.approx(71), pytest.approx(2**0.5))]
     assert plots.accuracy_points(cells, "sgd", "bytes") == {
-        "a generator, codes, 100 k shown": [(2.0, *shown["mine"][1][1:])],
-        "random real JPEGs, 100 k shown": [(2.0, pytest.approx(60), 0)],
+        plots.Line("a generator, codes", "classes", shown=100): [(2.0, *shown[mine][1][1:])],
+        plots.Line("random real JPEGs", "classes", shown=100): [(2.0, pytest.approx(60), 0)],
     }
+    mixed = cell("generator", "muon_crop_mixed", 50, 0.8)
+    by_bytes = plots.accuracy_points([mixed], "muon", "bytes")
+    assert list(by_bytes) == [plots.Line("a generator, codes", "half soft labels, half classes", True, 500)]
+
+    figure = plots.draw({"SGD": shown, "Muon": by_bytes}, [], "x", "title")
+    explained = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert explained == [
+        *("a generator, codes", "mine", jpegs, plots.REAL),
+        *("learning classes", "learning half soft labels, half classes", "learning soft labels"),
+        *("hollow: crops", "500 k shown"),
+    ]
 
     few = {"low": [(1.0, 20.0, 0.0)], "both": [(1.0, 49.9, 0.0), (2.0, 50.0, 0.0)]}
     assert plots.comparable(few, [{"points": [[1, 60], [2, 70]]}, {"points": [[1, 50]]}]) == {"both": few["both"][1:]}
