@@ -26,8 +26,12 @@ STAMP = "Source data"
 PANELS = {"trained by SGD": "sgd", "trained by Muon": "muon"}
 LABEL_HEIGHT = 1.0  # in points of accuracy
 REAL = "real images, fresh"
-MARKERS = {"classes": "o", "half soft labels, half classes": "D", "soft labels": "^"}
-LINES = {"classes": "-", "half soft labels, half classes": "-.", "soft labels": "--"}
+LABELS = {
+    0: ("classes", "o", "-"),
+    0.5: ("half soft labels, half classes", "D", "-."),
+    1: ("soft labels", "^", "--"),
+}
+"""Share of soft labels in what a recipe learns -> what that is called, its marker and its line."""
 
 
 class Line(NamedTuple):
@@ -35,13 +39,13 @@ class Line(NamedTuple):
 
     Attributes:
         source: What the classifier was trained on; gives the colour.
-        labels: A key of :data:`MARKERS`; gives the marker.
+        share: Of soft labels, a key of :data:`LABELS`; gives the marker.
         crops: Whether images were shifted too; hollow markers.
         shown: Thousands of images shown, by the size of the marker; 0 where they are the axis.
     """
 
     source: str
-    labels: str
+    share: float
     crops: bool = False
     shown: int = 0
 
@@ -74,13 +78,8 @@ def accuracy_points(results: list[dict[str, Any]], optimizer: str, against: str)
             "real": REAL,
             "stored": "random real JPEGs" + ("" if against == "bytes" else f" in the bytes of {cell['source']}"),
         }[cell["row"]]
-        share = recipe.soft_labels
-        line = Line(
-            source,
-            "soft labels" if share == 1 else "half soft labels, half classes" if share else "classes",
-            "crop" in recipe.augmentation,
-            cell["images_shown"] // 1000 if against == "bytes" else 0,
-        )
+        shown = cell["images_shown"] // 1000 if against == "bytes" else 0
+        line = Line(source, recipe.soft_labels, "crop" in recipe.augmentation, shown)
         values = percents(cell)
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
         x = cell[against] / (1e6 if against == "bytes" else 1)
@@ -119,13 +118,13 @@ def keys(lines: set[Line], colors: dict[str, Any]) -> list[Line2D]:
     def key(label: str, marker: str = "o", style: str = "", color: Any = "0.2", **more: Any) -> Line2D:
         return Line2D([], [], label=label, marker=marker, linestyle=style, color=color, **{"markersize": 4.5, **more})
 
-    sources, labels = {line.source for line in lines}, {line.labels for line in lines}
+    sources, shares = {line.source for line in lines}, {line.share for line in lines}
     budgets = sorted({line.shown for line in lines} - {0})
     found = [key(name, "s", color=color, markersize=6) for name, color in colors.items() if name in sources]
     found += [
-        key(f"learning {name}", marker, "" if budgets else LINES[name])
-        for name, marker in MARKERS.items()
-        if name in labels
+        key(f"learning {name}", marker, "" if budgets else style)
+        for share, (name, marker, style) in LABELS.items()
+        if share in shares
     ]
     if any(line.crops for line in lines):
         found.append(key("hollow: crops", markerfacecolor="white"))
@@ -138,7 +137,8 @@ def draw(panels: dict[str, Series], published: list[dict[str, Any]], xlabel: str
     figure.suptitle(title)
     lines = {line for ours in panels.values() for line in ours}
     sources = sorted({line.source for line in lines} - {REAL})
-    colors = dict(zip(sources, itertools.cycle(colormaps["tab10"].colors), strict=False)) | {REAL: "black"}
+    palette = colormaps["tab10" if len(sources) <= 10 else "tab20"].colors
+    colors = dict(zip(sources, itertools.cycle(palette), strict=False)) | {REAL: "black"}
     heights = label_heights([line["points"][-1] for line in published])
     for axes, (panel, ours) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
         for line, height in zip(published, heights, strict=True):
@@ -147,15 +147,16 @@ def draw(panels: dict[str, Series], published: list[dict[str, Any]], xlabel: str
             axes.annotate(line["method"], (x[-1] * 1.1, height), va="center", fontsize=7, color="0.4")
         for key, points in ours.items():
             x, y, spread = zip(*points, strict=True)
+            _, marker, style = LABELS[key.share]
             axes.errorbar(
                 x,
                 y,
                 spread,
                 color=colors[key.source],
-                marker=MARKERS[key.labels],
+                marker=marker,
                 markersize=marker_size(key.shown),
                 markerfacecolor="white" if key.crops else None,
-                linestyle="" if key.shown else LINES[key.labels],
+                linestyle="" if key.shown else style,
             )
         axes.set(xscale="log", xlabel=xlabel, title=panel)
         axes.grid(alpha=0.2)

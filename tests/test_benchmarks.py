@@ -419,17 +419,17 @@ def test_figures_hold_what_they_show_and_are_drawn_anew_when_it_changes(tmp_path
     ]
     assert plots.accuracy_points(cells, "muon", "images_shown") == {}
     shown = plots.accuracy_points(cells, "sgd", "images_shown")
-    mine = plots.Line("mine", "classes")
-    jpegs, real = "random real JPEGs in the bytes of mine", plots.Line(plots.REAL, "soft labels")
-    assert list(shown) == [mine, plots.Line(jpegs, "classes"), real]
+    mine = plots.Line("mine", 0)
+    jpegs, real = "random real JPEGs in the bytes of mine", plots.Line(plots.REAL, 1)
+    assert list(shown) == [mine, plots.Line(jpegs, 0), real]
     assert shown[mine] == [(10_000, pytest.approx(55), 0), (100_000, pytest.approx(71), pytest.approx(2**0.5))]
     assert plots.accuracy_points(cells, "sgd", "bytes") == {
-        plots.Line("a generator, codes", "classes", shown=100): [(2.0, *shown[mine][1][1:])],
-        plots.Line("random real JPEGs", "classes", shown=100): [(2.0, pytest.approx(60), 0)],
+        plots.Line("a generator, codes", 0, shown=100): [(2.0, *shown[mine][1][1:])],
+        plots.Line("random real JPEGs", 0, shown=100): [(2.0, pytest.approx(60), 0)],
     }
     mixed = cell("generator", "muon_crop_mixed", 50, 0.8)
     by_bytes = plots.accuracy_points([mixed], "muon", "bytes")
-    assert list(by_bytes) == [plots.Line("a generator, codes", "half soft labels, half classes", True, 500)]
+    assert list(by_bytes) == [plots.Line("a generator, codes", 0.5, True, 500)]
 
     figure = plots.draw({"SGD": shown, "Muon": by_bytes}, [], "x", "title")
     explained = [text.get_text() for text in figure.legends[0].get_texts()]
