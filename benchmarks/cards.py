@@ -12,12 +12,9 @@ from PIL.PngImagePlugin import PngInfo
 from plots import STAMP, is_current
 
 from dim_data import Generator
-from dim_data.accuracies import Accuracy
-from dim_data.card import render_card
-from dim_data.figures import sample_grid
-from dim_data.files import CARD, CONFIG, SAMPLES, TRAINING_CONFIG, WEIGHTS
-from dim_data.publishing import stated_accuracies
-from dim_data.storage import read_config
+from dim_data.format import CARD, CONFIG, SAMPLES, TRAINING_CONFIG, WEIGHTS, read_config
+from dim_data.generator import sample_grid
+from dim_data.hub import Accuracy, render_card, stated_accuracies
 
 
 def measured(name: str, results: list[dict[str, Any]]) -> tuple[Accuracy, ...]:

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import reproduce
 
 from dim_data import Generator, bundled_names
-from dim_data.recipes import RECIPES
+from dim_data.protocol import RECIPES
 
 CLASSIFIERS = {"convnet3": 1.0, "resnet10_half": 1.3, "resnet18_half": 2.8, "resnet18_ap_half": 4.2, "resnet18": 11.0}
 """What an image costs in training, in ConvNet-3's."""

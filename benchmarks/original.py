@@ -18,12 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from dim_data.adversarial import Discriminator, gradient_penalty
-from dim_data.architectures import ARCHITECTURES, parse_options
-from dim_data.augment import augment, augment_pair
-from dim_data.classifiers import build_classifier
-from dim_data.real import LabelledImages
-from dim_data.specs import ImageSpec
+from dim_data.distillation import Discriminator, gradient_penalty
+from dim_data.images import ImageSpec, LabelledImages, augment, augment_pair
+from dim_data.networks import ARCHITECTURES, build_classifier, parse_options
 
 LATENT = 100
 AUGMENTATION = ("color", "crop", "cutout")

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from dim_data.recipes import RECIPES
+from dim_data.protocol import RECIPES
 
 PUBLISHED = Path(__file__).with_name("published.json")
 STAMP = "Source data"

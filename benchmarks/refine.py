@@ -19,14 +19,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dim_data import Generator
-from dim_data.classifiers import CLASSIFIERS, build_classifier
-from dim_data.compute import resolve_device
-from dim_data.evaluation import train_classifier
-from dim_data.facts import read_training
-from dim_data.files import TRAINING_CONFIG, write_atomically
-from dim_data.real import LabelledImages, load_real
-from dim_data.recipes import recipe_for
-from dim_data.refining import refine_codes, relabel_codes
+from dim_data.distillation import refine_codes, relabel_codes
+from dim_data.format import TRAINING_CONFIG, write_atomically
+from dim_data.generator import read_training
+from dim_data.images import LabelledImages, load_real
+from dim_data.networks import CLASSIFIERS, build_classifier, resolve_device
+from dim_data.protocol import recipe_for, train_classifier
 
 
 def trained(path: Path, name: str, data: LabelledImages, seed: int, args: argparse.Namespace) -> nn.Module:

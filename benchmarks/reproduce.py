@@ -30,11 +30,11 @@ import torch
 from PIL import Image
 
 from dim_data import Generator, __version__, evaluate
-from dim_data.compute import fast_dtype, resolve_device
-from dim_data.files import WEIGHTS, write_atomically
-from dim_data.real import LabelledImages, load_real
-from dim_data.recipes import RECIPES
-from dim_data.storage import resolve
+from dim_data.format import WEIGHTS, write_atomically
+from dim_data.generator import resolve
+from dim_data.images import LabelledImages, load_real
+from dim_data.networks import fast_dtype, resolve_device
+from dim_data.protocol import RECIPES
 
 RESULTS = Path(__file__).with_name("results")
 ROWS = ("generator", "before", "real", "stored")

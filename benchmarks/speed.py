@@ -23,8 +23,8 @@ from typing import Any
 import torch
 
 from dim_data import __version__
-from dim_data.compute import resolve_device
-from dim_data.files import write_atomically
+from dim_data.format import write_atomically
+from dim_data.networks import resolve_device
 
 sys.path.insert(0, str(Path(__file__).parent))
 from reproduce import hardware

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from dim_data import Generator
-from dim_data.specs import KNOWN_SPECS
+from dim_data.images import KNOWN_SPECS
 
 CIFAR = KNOWN_SPECS["cifar10"]
 

@@ -16,15 +16,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from dim_data import Generator, GeneratorConfig
-from dim_data.adversarial import adversarial_parts, train_adversarial
-from dim_data.compute import fast_dtype
-from dim_data.files import TRAINING_CONFIG
-from dim_data.matching import match_images, match_labels
-from dim_data.pool import start_pool
-from dim_data.presets import PRESETS
-from dim_data.real import LabelledImages
-from dim_data.reconstruction import reconstruction_parts
-from dim_data.storage import bundled_names
+from dim_data.distillation import (
+    PRESETS,
+    adversarial_parts,
+    match_images,
+    match_labels,
+    reconstruction_parts,
+    start_pool,
+    train_adversarial,
+)
+from dim_data.format import TRAINING_CONFIG
+from dim_data.generator import bundled_names
+from dim_data.images import LabelledImages
+from dim_data.networks import fast_dtype
 
 ORIGINAL = "the original's way"
 

@@ -13,8 +13,7 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from dim_data import DistilledDataset, DistilledLoader, Generator
-from dim_data.classifiers import build_classifier
-from dim_data.compute import autocast, compiled
+from dim_data.networks import autocast, build_classifier, compiled
 
 
 class RandomCIFAR10(datasets.CIFAR10):

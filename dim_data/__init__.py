@@ -31,30 +31,26 @@ __all__ = [
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from dim_data.config import GeneratorConfig
-    from dim_data.dataset import DistilledDataset
-    from dim_data.distillation import distill
-    from dim_data.evaluation import Evaluation, evaluate
-    from dim_data.generator import Generator
-    from dim_data.loader import DistilledLoader
-    from dim_data.presets import DistillConfig
-    from dim_data.runs import DivergenceError, StoppedError
-    from dim_data.specs import ImageSpec
-    from dim_data.storage import bundled_names
+    from dim_data.distillation import DistillConfig, DivergenceError, StoppedError, distill
+    from dim_data.format import GeneratorConfig
+    from dim_data.generator import Generator, bundled_names
+    from dim_data.images import ImageSpec
+    from dim_data.loading import DistilledDataset, DistilledLoader
+    from dim_data.protocol import Evaluation, evaluate
 
 _HOMES = {
-    "DistillConfig": "presets",
-    "DistilledDataset": "dataset",
-    "DistilledLoader": "loader",
-    "DivergenceError": "runs",
-    "Evaluation": "evaluation",
+    "DistillConfig": "distillation",
+    "DistilledDataset": "loading",
+    "DistilledLoader": "loading",
+    "DivergenceError": "distillation",
+    "Evaluation": "protocol",
     "Generator": "generator",
-    "GeneratorConfig": "config",
-    "ImageSpec": "specs",
-    "StoppedError": "runs",
-    "bundled_names": "storage",
+    "GeneratorConfig": "format",
+    "ImageSpec": "images",
+    "StoppedError": "distillation",
+    "bundled_names": "generator",
     "distill": "distillation",
-    "evaluate": "evaluation",
+    "evaluate": "protocol",
 }
 
 

@@ -12,8 +12,7 @@ from torch import nn
 from torchvision.models import resnet18
 
 from dim_data import ImageSpec, evaluate
-from dim_data.real import load_real
-from dim_data.sample import bundled_test_sample
+from dim_data.images import bundled_test_sample, load_real
 
 
 def torchvision_resnet18(spec: ImageSpec) -> nn.Module:

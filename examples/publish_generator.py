@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from dim_data import DistilledDataset, Generator, evaluate
-from dim_data.classifiers import ConvNet
-from dim_data.real import load_real
+from dim_data.images import load_real
+from dim_data.networks import ConvNet
 
 
 def main(

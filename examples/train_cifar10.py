@@ -13,10 +13,8 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from dim_data import DistilledDataset
-from dim_data.classifiers import ConvNet
-from dim_data.real import load_real
-from dim_data.sample import bundled_test_sample
-from dim_data.specs import KNOWN_SPECS
+from dim_data.images import KNOWN_SPECS, bundled_test_sample, load_real
+from dim_data.networks import ConvNet
 
 
 def main(

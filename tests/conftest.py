@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from dim_data import compute
-from dim_data.classifiers import CLASSIFIERS, ConvNet, ResNet
-from dim_data.config import GeneratorConfig
-from dim_data.generator import Generator
-from dim_data.real import LabelledImages
-from dim_data.specs import ImageSpec
+from dim_data.format.config import GeneratorConfig
+from dim_data.generator.model import Generator
+from dim_data.images.real import LabelledImages
+from dim_data.images.specs import ImageSpec
+from dim_data.networks import compute
+from dim_data.networks.classifiers import CLASSIFIERS, ConvNet, ResNet
 
 # Compiling a network takes longer than a tiny test; the one test of compilation turns it on again.
 os.environ.setdefault("DIM_DATA_COMPILE", "0")

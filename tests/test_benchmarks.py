@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from dim_data import Generator, GeneratorConfig, evaluation
-from dim_data.publishing import stated_accuracies
-from dim_data.real import LabelledImages
-from dim_data.specs import KNOWN_SPECS
+from dim_data import Generator, GeneratorConfig
+from dim_data.hub.publishing import stated_accuracies
+from dim_data.images.real import LabelledImages
+from dim_data.images.specs import KNOWN_SPECS
+from dim_data.protocol import evaluation
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))  # its modules import one another, as when one of them is run

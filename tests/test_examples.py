@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from dim_data import Generator, GeneratorConfig
-from dim_data.specs import KNOWN_SPECS
+from dim_data.images.specs import KNOWN_SPECS
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 

@@ -1,4 +1,4 @@
-"""The rules of the package's shape: who imports whom, and what no module may do."""
+"""The plan of the house: nine floors, who imports whom, and what no module may do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ast
 import re
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,47 +14,48 @@ import pytest
 import dim_data
 
 PACKAGE = Path(dim_data.__file__).parent
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
-TREES = {name: ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8")) for name in [*MODULES, "__init__"]}
+FLOORS = ["images", "networks", "format", "hub", "generator", "loading", "protocol", "distillation", "cli"]
+"""Lowest first. A package imports only from those before it."""
 
-USE_NAMES = "DistilledDataset, DistilledLoader, Generator, GeneratorConfig, evaluate, ImageSpec"
-PRODUCE = {
-    "adversarial",
-    "reconstruction",
-    "pool",
-    "matching",
-    "refining",
-    "loops",
-    "presets",
-    "runs",
-    "candidates",
-    "distillation",
+FILES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.name not in ("__init__.py", "__main__.py")
 }
-EDGE = {"arguments", "progress", "cli"}
-USE = {"dataset", "loader", "passes", "evaluation", "generator", "config", "storage", "hub", "specs"}
+SIGNS = {package: PACKAGE / package / "__init__.py" for package in FLOORS}
+TREES = {
+    name: ast.parse(path.read_text(encoding="utf-8"))
+    for name, path in {
+        **FILES,
+        **SIGNS,
+        "__init__": PACKAGE / "__init__.py",
+        "__main__": PACKAGE / "__main__.py",
+    }.items()
+}
+USE_NAMES = "DistilledDataset, DistilledLoader, Generator, GeneratorConfig, evaluate, ImageSpec"
 
 
-def readme_order() -> list[str]:
-    """Module names in the order of the table under "How it is built"."""
-    text = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
-    section = text.split("## How it is built")[1].split("\n## ")[0]
-    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
-    return [name for row in rows for name in re.findall(r"`(\w+)\.py`", row)]
-
-
-def imports(tree: ast.AST) -> Iterator[str]:
-    """Dotted names of everything imported in a tree, inside functions too; ``from a import b`` gives ``a.b``."""
+def imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
+    """(module, name) of everything imported in a tree, inside functions too."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from ((str(node.module), alias.name) for alias in node.names)
 
 
-def package_imports(name: str) -> set[str]:
-    parts = (dotted.split(".") for dotted in imports(TREES[name]))
-    return {part[1] for part in parts if part[0] == "dim_data" and len(part) > 1 and part[1] in MODULES}
+def own_imports(name: str) -> set[tuple[str, str]]:
+    """What the module ``name`` imports of dim_data: (dotted path below it, name)."""
+    found = imports(TREES[name])
+    return {(module.partition(".")[2], what) for module, what in found if module.split(".")[0] == "dim_data"}
+
+
+def siblings(name: str) -> set[str]:
+    """Modules of the same package that a module imports."""
+    package = name.split(".")[0]
+    paths = {path if path in FILES else f"{path}.{what}" for path, what in own_imports(name)}
+    return {path for path in paths if path.split(".")[0] == package and path in FILES}
 
 
 def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
@@ -75,8 +75,20 @@ def test_using_loads_nothing_of_producing(statement: str) -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(run.stdout.split())
     assert "dim_data" in loaded
-    unwanted = {"torchvision", "huggingface_hub", "matplotlib", *(f"dim_data.{name}" for name in PRODUCE)}
-    assert loaded & unwanted == set()
+    assert not loaded & {
+        "torchvision",
+        "huggingface_hub",
+        "matplotlib",
+        "tqdm",
+        "dim_data.distillation",
+        "dim_data.cli",
+    }
+
+
+def test_importing_the_library_loads_no_floor_of_it() -> None:
+    code = "import dim_data, sys\nprint(*(name for name in sys.modules if name.startswith('dim_data.')))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == []
 
 
 def test_public_names_are_importable_and_listed() -> None:
@@ -89,11 +101,74 @@ def test_public_names_are_importable_and_listed() -> None:
         _ = dim_data.Trainer
 
 
-def test_no_public_name_hides_a_module() -> None:
-    assert not set(dim_data.__all__) & set(MODULES)
+def test_the_command_runs_as_a_module() -> None:
+    run = subprocess.run([sys.executable, "-m", "dim_data", "--version"], capture_output=True, text=True, check=True)
+    assert dim_data.__version__ in run.stdout
 
 
-@pytest.mark.parametrize("name", MODULES)
+def test_no_exported_name_hides_a_module() -> None:
+    for package in FLOORS:
+        module = __import__(f"dim_data.{package}", fromlist=["__all__"])
+        assert not [name for name in module.__all__ if f"{package}.{name}" in FILES]
+
+
+def test_no_public_name_hides_a_package() -> None:
+    assert not set(dim_data.__all__) & set(FLOORS)
+
+
+def test_the_packages_are_the_nine_floors() -> None:
+    found = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert found == set(FLOORS)
+    assert {name.split(".")[0] for name in FILES} == set(FLOORS), "a module lies on no floor"
+
+
+def test_the_readme_names_the_floors_from_the_top() -> None:
+    text = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+    section = text.split("## How it is built")[1].split("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)/` \|", section, re.MULTILINE) == FLOORS[::-1]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_module_imports_only_from_floors_below(name: str) -> None:
+    package = name.split(".")[0]
+    below = FLOORS[: FLOORS.index(package)]
+    for path, what in own_imports(name):
+        if path:
+            home = path.split(".")[0]
+            assert home == package or home in below, f"{name} imports {what} from dim_data.{path}, which is above it"
+        else:
+            assert what in ("__version__",), f"{name} imports {what} from the top of the house"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_module_reaches_into_another_package_through_its_sign(name: str) -> None:
+    package = name.split(".")[0]
+    for path, what in own_imports(name):
+        if path and path.split(".")[0] != package:
+            assert path in FLOORS, f"{name} reaches past the sign of {path.split('.')[0]} for {what}"
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_modules_of_a_package_import_each_other_in_no_circle(package: str) -> None:
+    waiting = {name: siblings(name) for name in FILES if name.split(".")[0] == package}
+    while waiting:
+        ready = [name for name, wanted in waiting.items() if not wanted & waiting.keys()]
+        assert ready, f"a circle among {sorted(waiting)}"
+        for name in ready:
+            del waiting[name]
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_a_sign_says_what_lives_there_and_lists_what_it_hands_out(package: str) -> None:
+    module = __import__(f"dim_data.{package}", fromlist=["__all__"])
+    said = module.__doc__ or ""
+    modules = [name.split(".")[1] for name in FILES if name.split(".")[0] == package]
+    assert not [name for name in modules if f"``{name}``" not in said], f"the sign of {package} leaves out a module"
+    assert "Begin here" in said
+    assert sorted(module.__all__) == sorted({what for _, what in own_imports(package)})
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_all_is_sorted_and_exists(name: str) -> None:
     module = __import__(f"dim_data.{name}", fromlist=["__all__"])
     assert sorted(module.__all__) == sorted(set(module.__all__))
@@ -101,48 +176,37 @@ def test_all_is_sorted_and_exists(name: str) -> None:
     assert module.__doc__
 
 
-def test_the_readme_table_names_every_module_once() -> None:
-    assert Counter(readme_order()) == Counter(MODULES)
+@pytest.mark.parametrize("name", FILES)
+def test_a_module_is_small(name: str) -> None:
+    assert len(FILES[name].read_text(encoding="utf-8").splitlines()) <= 300
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_a_module_imports_only_from_those_above_it(name: str) -> None:
-    order = readme_order()
-    assert name in order, f"{name}.py is not in the README's table"
-    below = {other for other in package_imports(name) if other not in order[: order.index(name)]}
-    assert not below, f"{name}.py imports {sorted(below)}, which the README's table lists below it"
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_only_the_produce_half_and_the_command_import_the_produce_half(name: str) -> None:
-    if name not in PRODUCE | EDGE:
-        assert not package_imports(name) & PRODUCE
-
-
-def test_the_halves_do_not_know_each_other() -> None:
-    assert set(MODULES) >= USE | PRODUCE
-    for name in ("dataset", "loader", "passes"):
-        assert not package_imports(name) & (PRODUCE | {"real", "augment", "classifiers", "evaluation"})
-    for name in PRODUCE:
-        assert not package_imports(name) & {"dataset", "loader", "passes", *EDGE}
-
-
-def test_the_package_imports_its_modules_lazily() -> None:
+def test_the_library_imports_its_floors_lazily() -> None:
     top = [node for node in TREES["__init__"].body if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert {dotted.split(".")[0] for node in top for dotted in imports(node)} == {"__future__", "importlib", "typing"}
+    assert {module.split(".")[0] for node in top for module, _ in imports(node)} == {
+        "__future__",
+        "importlib",
+        "typing",
+    }
 
 
-@pytest.mark.parametrize("name", [*MODULES, "__init__"])
+def test_distillation_does_not_know_how_its_generators_are_loaded() -> None:
+    names = [name for name in FILES if name.startswith("distillation.")]
+    assert not [name for name in names for path, _ in own_imports(name) if path.startswith("loading")]
+
+
+@pytest.mark.parametrize("name", TREES)
 def test_what_no_module_does(name: str) -> None:
-    tree, roots = TREES[name], {dotted.split(".")[0] for dotted in imports(TREES[name])}
+    tree, roots = TREES[name], {module.split(".")[0] for module, _ in imports(TREES[name])}
+    edge = name.startswith("cli")
     assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)], (
         "users' mistakes get exceptions"
     )
     assert not roots & {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
-    assert name == "hub" or "huggingface_hub" not in roots
-    assert name in EDGE or "tqdm" not in roots
+    assert name == "hub.client" or "huggingface_hub" not in roots
+    assert edge or "tqdm" not in roots
     for function, call in calls(tree):
-        assert name in EDGE or function not in ("print", "input", "warnings.warn", "sys.stdout.write")
+        assert edge or function not in ("print", "input", "sys.stdout.write")
         assert function not in ("eval", "exec", "torch.hub.load")
         if function == "torch.load":
             assert keyword(call, "weights_only") is True

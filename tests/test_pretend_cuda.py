@@ -11,9 +11,9 @@ import torch
 
 from conftest import TINY, make_data
 from dim_data import DistilledDataset, DistilledLoader, Generator, distill, evaluate
-from dim_data.figures import sample_grid
-from dim_data.presets import DistillConfig
-from dim_data.runs import StoppedError
+from dim_data.distillation.presets import DistillConfig
+from dim_data.distillation.runs import StoppedError
+from dim_data.generator.grids import sample_grid
 from pretend_cuda import CUDA, Pretend, pretend_cuda
 
 pytestmark = [

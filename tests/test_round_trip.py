@@ -53,7 +53,7 @@ def test_distil_push_pull_train_and_compare_with_the_card(npz: Path, tmp_path: P
             assert done.returncode == code, done.stderr
             return done.stdout
 
-        cli = ["-m", "dim_data.cli"]
+        cli = ["-m", "dim_data.cli.commands"]
         settings = [part for setting in QUICK for part in ("--set", setting)]
         call(home, *cli, "distill", npz, "--out", "run", "--device", "cpu", *settings)
         measured = ["--test", npz, "--device", "cpu", "--json"]

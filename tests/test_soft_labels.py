@@ -14,13 +14,14 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from conftest import TINY, make_data
-from dim_data import DistillConfig, DistilledDataset, DistilledLoader, Generator, distill, evaluate, reconstruction
-from dim_data.config import GeneratorConfig
-from dim_data.labelling import opinions
-from dim_data.pool import elders, start_pool
-from dim_data.real import LabelledImages
-from dim_data.reconstruction import Encoder
-from dim_data.showing import image_source
+from dim_data import DistillConfig, DistilledDataset, DistilledLoader, Generator, distill, evaluate
+from dim_data.distillation import reconstruction
+from dim_data.distillation.pool import elders, start_pool
+from dim_data.distillation.reconstruction import Encoder
+from dim_data.format.config import GeneratorConfig
+from dim_data.generator.labelling import opinions
+from dim_data.images.real import LabelledImages
+from dim_data.protocol.showing import image_source
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,13 @@
+"""The command line ``dim-data``.
+
+* ``commands``: one function for each command; a new command goes there. Begin here.
+* ``arguments``: what each command takes. ``progress``: bars, and what Ctrl-C does.
+
+The top floor: imports all others.
+"""
+
+from __future__ import annotations
+
+from dim_data.cli.commands import main
+
+__all__ = ["main"]

@@ -1,0 +1,284 @@
+"""The command line ``dim-data``: distil, evaluate, look at and describe generators.
+
+Exit codes: 0 done; 1 it could not be done, and the last line on stderr says why; 2 wrong usage; 3 stopped by its
+time budget, and the same command resumes it; 130 stopped by Ctrl-C, likewise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from dim_data.cli.arguments import build_parser, parse_settings, read_evaluations
+from dim_data.cli.progress import SeedBar, StageBars, interruptible
+from dim_data.distillation import PRESETS, RESULT, DistillConfig, StoppedError, distill
+from dim_data.format import MAX_BYTES, TRAINING_CONFIG, write_atomically
+from dim_data.generator import Generator, describe, read_training, sample_png, save_grid
+from dim_data.hub import Accuracy, agree, publish, pull, stated_accuracies
+from dim_data.images import KNOWN_SPECS, LabelledImages, bundled_test_sample, load_real
+from dim_data.networks import CLASSIFIERS
+from dim_data.protocol import RECIPES, evaluate, train_teacher
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    args = build_parser(_RUNS).parse_args(argv)
+    try:
+        code: int = args.run(args)
+    except StoppedError as error:
+        print(f"dim-data: {error}", file=sys.stderr)
+        return 3
+    except KeyboardInterrupt:
+        print("dim-data: stopped by Ctrl-C", file=sys.stderr)
+        return 130
+    except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
+        print(f"dim-data: {error}", file=sys.stderr)
+        return 1
+    return code
+
+
+# Commands ------------------------------------------------------------------------------------------------
+
+
+def _distill(args: argparse.Namespace) -> int:
+    config = PRESETS[args.preset]
+    changes = parse_settings(args.set)
+    if args.seed is not None:
+        changes["seed"] = args.seed
+    if changes:
+        options = {**config.options, **changes.pop("options", {})}
+        config = DistillConfig.from_dict({**config.to_dict(), "options": options, **changes})
+    data = load_real(args.data, root=args.data_root)
+    if args.mirror:
+        data = replace(data, spec=replace(data.spec, mirror=True))
+    with interruptible() as interrupted, StageBars() as bars:
+        try:
+            generator = distill(
+                data,
+                config=config,
+                out=args.out,
+                resume=not args.no_resume,
+                overwrite=args.overwrite,
+                max_minutes=args.max_minutes,
+                device=args.device,
+                on_step=bars.advance,
+                should_stop=interrupted,
+            )
+        except StoppedError as error:
+            if not interrupted():
+                raise
+            print(f"dim-data: {error}", file=sys.stderr)
+            return 130
+    folder = args.out / RESULT
+    facts = describe(generator, folder)
+    if args.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        print(f"{folder}: {facts['bytes'] / 1e6:.2f} MB, {facts['classes']} classes, driven by {facts['source']}")
+        print(f"use it: DistilledDataset({str(folder)!r}, ipc=50)    look at it: {args.out / 'samples.png'}")
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    generator = Generator.from_pretrained(args.source, revision=args.revision, device=args.device)
+    test = _test_images(generator, args.data_root, args.test, args.json)
+    stated: tuple[Accuracy, ...] = ()
+    if generator.folder and all(getattr(args, n) is None for n in ("classifier", "recipe", "ipc", "epochs", "seeds")):
+        stated = stated_accuracies(generator.folder)
+    if args.checkpoint is not None and len(stated) > 1:
+        raise ValueError(
+            f"--checkpoint keeps one evaluation, and the card states {len(stated)}: choose by --classifier, --recipe, "
+            f"--ipc, --epochs and --seeds"
+        )
+    results = []
+    for cell in stated or (None,):
+        if cell and (cell.classifier not in CLASSIFIERS or cell.recipe not in RECIPES):
+            print(f"dim-data: passed over, no such classifier or recipe here: {str(cell)!r}", file=sys.stderr)
+            continue
+        with SeedBar() as bar:
+            result = evaluate(
+                generator,
+                test,
+                cell.classifier if cell else args.classifier or "convnet3",
+                cell.recipe if cell else args.recipe or "tuned",
+                ipc=cell.ipc if cell else args.ipc or 10,
+                epochs=cell.epochs if cell else args.epochs or 1000,
+                seeds=cell.seeds if cell else args.seeds or (0, 1, 2),
+                checkpoint=args.checkpoint,
+                device=args.device,
+                on_step=bar.advance,
+            )
+        facts = {"source": args.source, **asdict(result), "mean": result.mean, "std": result.std}
+        facts["test_images"] = len(test)
+        line = str(result)
+        if cell:
+            facts |= {"stated": cell.mean, "agrees": agree(cell, result)}
+            line += f"; the card states {cell.mean:.2%}: {'agrees' if facts['agrees'] else 'DOES NOT AGREE'}"
+        results.append(facts)
+        if not args.json:
+            print(line, flush=True)
+    if args.json:
+        print(json.dumps(results if stated else results[0], indent=2))
+    return int(not all(facts.get("agrees", True) for facts in results))
+
+
+def _preview(args: argparse.Namespace) -> int:
+    generator = Generator.from_pretrained(args.source, revision=args.revision)
+    save_grid(generator, args.out, columns=args.columns, max_classes=args.max_classes, scale=args.scale, seed=args.seed)
+    print(args.out)
+    return 0
+
+
+def _info(args: argparse.Namespace) -> int:
+    generator = Generator.from_pretrained(args.source, revision=args.revision)
+    facts = describe(generator, generator.folder or Path())
+    if args.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    spec, training = generator.spec, facts["training"]
+    rows = {
+        "images": f"{spec.size}x{spec.size} {'grey' if spec.channels == 1 else 'RGB'}, as {spec.name}",
+        "classes": f"{spec.num_classes}: {', '.join(spec.classes[:10])}{', ...' if spec.num_classes > 10 else ''}",
+        "latents": f"codes, {facts['codes']} stored"
+        if facts["codes"]
+        else "noise" + (f", shaped by a Gaussian of rank {facts['rank']} for each class" if facts["rank"] else ""),
+        "labels": "soft ones too: soft_labels=True" if facts["soft_labels"] else "",
+        "network": f"{facts['architecture']}, {facts['parameters'] / 1e6:.2f} M parameters",
+        "file": f"{facts['bytes'] / 1e6:.2f} MB in {facts['folder']}",
+        "mean, std": f"{spec.mean}, {spec.std}",
+        "commit": generator.revision,
+        # From a file that anybody may have written: repr() leaves nothing that a terminal would obey.
+        "training": ", ".join(f"{name} {training[name]!r}" for name in ("minutes", "images_shown") if name in training),
+    }
+    for name, value in rows.items():
+        if value:
+            print(f"{name:<10} {value}")
+    for accuracy in facts["accuracies"]:
+        print(f"{'card':<10} {str(Accuracy(**accuracy))!r}")
+    return 0
+
+
+def _pull(args: argparse.Namespace) -> int:
+    folder, commit = pull(args.repo, revision=args.revision)
+    Generator.from_pretrained(folder)  # or say what is wrong with it
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+        for name in MAX_BYTES:
+            if (folder / name).is_file():
+                write_atomically(args.out / name, partial(shutil.copyfile, folder / name))
+        folder = args.out
+    facts = {"folder": str(folder), "commit": commit}
+    print(json.dumps(facts, indent=2) if args.json else f"{folder}\ncommit {commit}")
+    return 0
+
+
+def _push(args: argparse.Namespace) -> int:
+    folder = args.folder / RESULT if (args.folder / RESULT).is_dir() else args.folder
+    done = publish(
+        folder,
+        args.repo,
+        picture=sample_png(Generator.from_pretrained(folder)),
+        private=args.private,
+        revision=args.revision,
+        create_pr=args.create_pr,
+        commit_message=args.message,
+        evaluations=[one for path in args.evaluations for one in read_evaluations(path)],
+        license=args.license,
+        overwrite_card=args.overwrite_card,
+    )
+    if done.kept_card and not args.json:
+        print("its README.md was edited by hand and stays; --overwrite-card replaces it", file=sys.stderr)
+    print(json.dumps(asdict(done), indent=2) if args.json else done.url)
+    return 0
+
+
+def _shrink(args: argparse.Namespace) -> int:
+    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        raise FileExistsError(f"{args.out} is not an empty folder: choose another --out")
+    if args.soft_labels and not args.noise:
+        raise ValueError("--soft-labels trains a teacher for --noise; codes keep the soft labels they have")
+    generator = Generator.from_pretrained(args.source, revision=args.revision, device=args.device)
+    training = read_training(generator.folder or Path())
+    done = ""
+    if args.noise:
+        teacher, taught = None, ""
+        if args.soft_labels and generator.config.source == "codes":
+            started = time.monotonic()
+            with SeedBar() as bar:
+                options = {"epochs": args.epochs, "seed": args.seed}
+                teacher = train_teacher(generator, **options, device=args.device, on_step=bar.advance)
+            training["teacher_minutes"] = round((time.monotonic() - started) / 60, 1)
+            taught = f", teacher=train_teacher(epochs={args.epochs}, seed={args.seed})"
+        generator, done = generator.forget_codes(args.rank, teacher), f"forget_codes(rank={args.rank}{taught})"
+    elif args.codes is not None or args.soft_labels is False:
+        count, keep = args.codes or generator.config.codes, args.soft_labels is not False
+        generator = generator.keep_codes(count, args.seed, soft_labels=keep)
+        done = f"keep_codes({count}, seed={args.seed}{'' if keep else ', soft_labels=False'})"
+    generator.save_pretrained(args.out, dtype="int4" if args.dtype == "int4" else getattr(torch, args.dtype))
+    if done:
+        training["derived"] = ", then ".join(str(step) for step in (training.get("derived"), done) if step)
+    text = json.dumps(training, indent=2) + "\n"
+    write_atomically(args.out / TRAINING_CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+    facts = describe(generator, args.out)
+    latents = f"{facts['codes']} codes" if facts["codes"] else "noise"
+    print(json.dumps(facts, indent=2) if args.json else f"{args.out}: {facts['bytes'] / 1e6:.2f} MB, {latents}")
+    return 0
+
+
+def _demo(args: argparse.Namespace) -> int:
+    generator = Generator.from_pretrained("cifar10", device=args.device)
+    test = _test_images(generator, args.data_root, None, quiet=False)
+    size = describe(generator, generator.folder or Path())["bytes"]
+    print(f"training ConvNet-3 on pictures from a generator of {size / 1e6:.1f} MB; no real image is read")
+    with SeedBar() as bar:
+        options = {"ipc": 10, "epochs": args.epochs, "seeds": (0,), "device": args.device}
+        result = evaluate(generator, test, recipe="muon_soft", **options, on_step=bar.advance)
+    print(f"accuracy on {len(test)} real test images: {result.mean:.1%} after {result.images_shown} synthetic ones")
+    return 0
+
+
+_RUNS = {
+    "demo": _demo,
+    "distill": _distill,
+    "evaluate": _evaluate,
+    "info": _info,
+    "preview": _preview,
+    "pull": _pull,
+    "push": _push,
+    "shrink": _shrink,
+}
+
+
+# What they share -----------------------------------------------------------------------------------------
+
+
+def _test_images(generator: Generator, root: str | None, test: str | None, quiet: bool) -> LabelledImages:
+    """The real test images for a generator: ``--test``, else the known set under the root, else the sample."""
+    name = generator.spec.name
+    if test is not None:
+        return load_real(test, generator.spec, split="test", root=root)
+    if root is not None and name in KNOWN_SPECS:
+        return load_real(name, split="test", root=root)
+    if name == "cifar10":
+        if not quiet:
+            print("testing on the bundled 1000 real images; --data-root DIR tests on all 10000", file=sys.stderr)
+        return bundled_test_sample()
+    raise FileNotFoundError(
+        f"real test images are needed: --test FILE (an .npz or an image folder)"
+        f"{f', or --data-root DIR with the files of {name}' if name in KNOWN_SPECS else ''}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

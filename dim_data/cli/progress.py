@@ -1,0 +1,90 @@
+"""Progress on a terminal, and Ctrl-C that saves."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+from dim_data.distillation import StageStep
+from dim_data.protocol import ClassifierStep
+
+__all__ = ["SeedBar", "StageBars", "interruptible"]
+
+
+class SeedBar:
+    """A progress bar over the training of each seed, on a terminal only."""
+
+    def __init__(self) -> None:
+        self.bar: tqdm[Any] = tqdm(disable=None, unit="step", leave=False)
+        self.seed: int | None = None
+
+    def advance(self, record: ClassifierStep) -> None:
+        """Show a step."""
+        if record.step == 1 or record.seed != self.seed:  # a training that goes on begins at any step
+            self.seed = record.seed
+            self.bar.reset(record.steps)
+            self.bar.set_description(f"seed {record.seed}")
+            self.bar.update(record.step - 1)
+        self.bar.update()
+        if record.step % 20 == 0:
+            self.bar.set_postfix(loss=f"{record.loss:.3f}", refresh=False)
+
+    def __enter__(self) -> SeedBar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+
+class StageBars:
+    """One progress bar for each stage, on a terminal only."""
+
+    def __init__(self) -> None:
+        self.bar: tqdm[Any] | None = None
+        self.stage = ""
+
+    def advance(self, record: StageStep) -> None:
+        """Show a step."""
+        if self.bar is None or record.stage != self.stage:
+            self._close()
+            self.stage = record.stage
+            self.bar = tqdm(
+                total=record.steps, initial=record.step - 1, desc=record.stage, unit="step", disable=None, leave=True
+            )
+        self.bar.update()
+        if record.step % 20 == 0:
+            self.bar.set_postfix({k: f"{v:.3f}" for k, v in record.losses.items()}, refresh=False)
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def __enter__(self) -> StageBars:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._close()
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C (or SIGTERM) ask for a clean stop; the second one is as usual."""
+    asked: list[int] = []
+
+    def note(number: int, _: Any) -> None:
+        asked.append(number)
+        for again in before:
+            signal.signal(again, before[again])
+        print("\nfinishing this step and saving; once more to stop at once", file=sys.stderr)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

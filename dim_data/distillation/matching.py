@@ -1,0 +1,146 @@
+"""The matching stage: real and generated images should get the same logits from a pool of classifiers.
+
+:func:`match_labels` is the paper's: a generated image is paired with a real one of its class, and the
+adversarial game goes on. :func:`match_images` pairs a real image with its own reconstruction, so logits and
+features can agree exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dim_data.distillation.adversarial import adversarial_step
+from dim_data.distillation.loops import StageStep, draw_batch
+from dim_data.distillation.pool import age_member, renew_member
+from dim_data.distillation.reconstruction import reconstruction
+from dim_data.images import LabelledImages, augment, augment_pair
+from dim_data.networks import autocast, compiled
+from dim_data.protocol import LoopState
+
+__all__ = ["feature_distance", "logit_distance", "match_images", "match_labels"]
+
+
+def logit_distance(real: Tensor, fake: Tensor) -> Tensor:
+    """``mean((log_softmax(real) - log_softmax(fake))^2)`` of logits (B, K): the loss of DiM (2303.04707)."""
+    return (F.log_softmax(real, 1) - F.log_softmax(fake, 1)).square().mean()
+
+
+def feature_distance(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+    """Squared error of each pair of feature maps (B, ...) over the real ones' mean square, summed."""
+    pairs = zip(real, fake, strict=True)
+    return torch.stack([(a - b).square().mean() / a.square().mean().clamp(min=1e-6) for a, b in pairs]).sum()
+
+
+def match_images(
+    state: LoopState,
+    pool: LoopState,
+    data: LabelledImages,
+    steps: int,
+    *,
+    batch_size: int,
+    lr: float,
+    logit_weight: float,
+    augmentation: tuple[str, ...],
+    device: torch.device,
+) -> Iterator[StageStep]:
+    """Train encoder and decoder so that each image and its reconstruction look alike to the pool.
+
+    The loss is 5 x mean absolute error + features + ``logit_weight`` x logits. Each step asks one member of the
+    pool, in turn; members do not change.
+
+    Args:
+        state: Made by :func:`~dim_data.distillation.reconstruction.reconstruction_parts`.
+        pool: Made by :func:`~dim_data.distillation.pool.start_pool` and warmed.
+        data: Real images.
+        steps: Steps of the whole stage.
+        batch_size: Images a step.
+        lr: Peak rate; falls to zero at the end.
+        logit_weight: Weight of :func:`logit_distance`.
+        augmentation: Applied to the real images before they are encoded.
+        device: Where to compute.
+    """
+    generator, encoder, optimiser = (state.parts[name] for name in ("generator", "encoder", "optimiser"))
+    spec = data.spec
+    members = [member.eval().requires_grad_(False) for member in pool.parts["pool"]]
+
+    def loss_terms(member: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        copies = reconstruction(generator, encoder, images, labels)
+        with torch.no_grad():
+            *real, real_logits = member.features(spec.normalize(images))  # type: ignore[operator]
+        *fake, fake_logits = member.features(spec.normalize(copies))  # type: ignore[operator]
+        features = feature_distance([x.float() for x in real], [x.float() for x in fake])
+        return F.l1_loss(copies, images), features, logit_distance(real_logits.float(), fake_logits.float())
+
+    asks = [compiled(lambda *args, member=member: loss_terms(member, *args)) for member in members]
+    while state.step < steps:
+        for group in optimiser.param_groups:
+            group["lr"] = lr * max(0.0, 1 - state.step / steps)
+        images, labels = draw_batch(data, batch_size, state.rng, device)
+        images = augment(images, augmentation, state.rng)
+        with autocast(device):
+            pixels, features, logits = asks[state.step % len(asks)](images, labels)
+        loss = 5 * pixels + features + logit_weight * logits
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        state.parts["average"].update(generator)
+        state.parts["average_encoder"].update(encoder)
+        state.step += 1
+        losses = {"pixels": pixels.item(), "features": features.item(), "logits": logits.item()}
+        yield StageStep("matching", state.step, steps, losses)
+
+
+def match_labels(
+    state: LoopState,
+    pool: LoopState,
+    data: LabelledImages,
+    steps: int,
+    *,
+    batch_size: int,
+    match_weight: float,
+    lifetime: int,
+    aging_steps: int,
+    augmentation: tuple[str, ...],
+    device: torch.device,
+) -> Iterator[StageStep]:
+    """The paper's second stage: the adversarial game plus ``match_weight`` x :func:`logit_distance`.
+
+    Args:
+        state: Made by :func:`~dim_data.distillation.adversarial.adversarial_parts`, rate already that of this stage.
+        pool: Made by :func:`~dim_data.distillation.pool.start_pool`.
+        data: Real images.
+        steps: Steps of the whole stage.
+        batch_size: Images a step.
+        match_weight: 0.01 in the paper.
+        lifetime: Steps of a member's turn; before its next turn it gets fresh weights. The paper's is an epoch.
+        aging_steps: SGD steps on real images that the member takes before each step; 16 in the paper.
+        augmentation: One draw shared by each pair.
+        device: Where to compute.
+    """
+    members, spec = pool.parts["pool"], data.spec
+    while state.step < steps:
+        turn, age = divmod(state.step, lifetime)
+        index = turn % len(members)
+        if age == 0 and turn >= len(members):  # in its first turn a member is as old as the pool was made
+            renew_member(pool, index)
+        member = members[index]
+        member.requires_grad_(True)
+        age_member(pool, index, data, augmentation, aging_steps, batch_size, device)
+        member.eval().requires_grad_(False)
+        images, labels = draw_batch(data, batch_size, state.rng, device)
+
+        def match(fake: Tensor, images: Tensor = images, member: nn.Module = member) -> tuple[Tensor, dict[str, float]]:
+            real, fake = augment_pair(images, fake, augmentation, state.rng)
+            with autocast(device):
+                with torch.no_grad():
+                    real_logits = member(spec.normalize(real))
+                distance = logit_distance(real_logits.float(), member(spec.normalize(fake)).float())
+            return match_weight * distance, {"logits": distance.item()}
+
+        losses = adversarial_step(state, images, labels, device, extra=match)
+        state.step += 1
+        yield StageStep("matching", state.step, steps, losses)

@@ -1,0 +1,133 @@
+"""The encoder and the paired loop: a decoder learns from (real image, its own reconstruction).
+
+Matching needs something to hold on to: when both halves of a pair are the same picture, their logits can
+agree exactly, which two images of one class cannot. The encoder is thrown away afterwards; what stays is a
+decoder and the codes of the training images, or, for a ``noise`` generator, the Gaussians fitted to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dim_data.distillation.loops import Ema, StageStep, draw_batch
+from dim_data.generator import Generator
+from dim_data.images import ImageSpec, LabelledImages, augment
+from dim_data.networks import ResidualBlock, autocast, compiled
+from dim_data.protocol import LoopState
+
+__all__ = [
+    "Encoder",
+    "encode_all",
+    "quantise",
+    "reconstruct",
+    "reconstruction",
+    "reconstruction_parts",
+]
+
+
+class Encoder(nn.Module):
+    """Images to latents, a map in [-1, 1].
+
+    Args:
+        spec: The images.
+        latent_shape: Of the generator: (channels, base, base).
+        width: Channels at the base resolution.
+    """
+
+    def __init__(self, spec: ImageSpec, latent_shape: tuple[int, ...], width: int = 128) -> None:
+        super().__init__()
+        base = latent_shape[-1]
+        size, channels = spec.size // 2, width // 2
+        layers: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(4 * spec.channels, channels, 3, padding=1)]
+        layers += [ResidualBlock(channels)]
+        while size > base:
+            layers += [nn.LeakyReLU(0.2), nn.Conv2d(channels, width, 4, 2, 1), ResidualBlock(width)]
+            channels, size = width, size // 2
+        layers += [ResidualBlock(channels), nn.LeakyReLU(0.2)]
+        # Without the normalisation a dark image set drives every tanh to its end, where no gradient is; with it
+        # all levels of a code are used about equally often.
+        layers += [nn.Conv2d(channels, latent_shape[0], 1), nn.BatchNorm2d(latent_shape[0], affine=False), nn.Tanh()]
+        self.body = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] to latents (B, *latent_shape)."""
+        return self.body(images * 2 - 1)
+
+
+def quantise(latents: Tensor, levels: int) -> Tensor:
+    """Round latents in [-1, 1] to ``levels`` values; the gradient passes straight through."""
+    rounded = ((latents + 1) / 2 * (levels - 1)).round() / (levels - 1) * 2 - 1
+    return latents + (rounded - latents).detach()
+
+
+def reconstruction_parts(generator: Generator, lr: float, ema: float, seed: int, device: torch.device) -> LoopState:
+    """A fresh state of the paired loop: ``generator``, ``encoder``, ``optimiser``, averages of both nets."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        encoder = Encoder(generator.spec, generator.decoder.latent_shape)
+    encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    generator.train().requires_grad_(True)
+    parameters = [*generator.parameters(), *encoder.parameters()]
+    optimiser = torch.optim.AdamW(parameters, lr, betas=(0.9, 0.99), weight_decay=0.0)
+    return LoopState(
+        {
+            "generator": generator,
+            "encoder": encoder,
+            "optimiser": optimiser,
+            "average": Ema(generator, ema),
+            "average_encoder": Ema(encoder, ema),
+        },
+        seed,
+    )
+
+
+def reconstruction(generator: Generator, encoder: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Images (B, C, H, W) in [0, 1], encoded, quantised and decoded again: near [0, 1], trainable."""
+    latents = quantise(encoder(images).float(), generator.code_levels)
+    return generator(latents, labels).float()
+
+
+def reconstruct(
+    state: LoopState,
+    data: LabelledImages,
+    steps: int,
+    *,
+    batch_size: int,
+    lr: float,
+    augmentation: tuple[str, ...],
+    device: torch.device,
+) -> Iterator[StageStep]:
+    """Train encoder and decoder on pixels alone (mean absolute error), yielding after each step."""
+    generator, encoder, optimiser = (state.parts[name] for name in ("generator", "encoder", "optimiser"))
+    copy = compiled(lambda x, y: reconstruction(generator, encoder, x, y))
+    while state.step < steps:
+        for group in optimiser.param_groups:
+            group["lr"] = lr * min(1.0, (state.step + 1) / 200)
+        images, labels = draw_batch(data, batch_size, state.rng, device)
+        images = augment(images, augmentation, state.rng)
+        with autocast(device):
+            pixels = F.l1_loss(copy(images, labels), images)
+        optimiser.zero_grad(set_to_none=True)
+        (5 * pixels).backward()
+        optimiser.step()
+        state.parts["average"].update(generator)
+        state.parts["average_encoder"].update(encoder)
+        state.step += 1
+        yield StageStep("reconstruction", state.step, steps, {"pixels": pixels.item()})
+
+
+@torch.no_grad()
+def encode_all(generator: Generator, encoder: nn.Module, data: LabelledImages, device: torch.device) -> Generator:
+    """``generator`` with the code, and the soft label if any, of every image of ``data`` stored, on ``device``."""
+    encoder.eval()
+    latents = []
+    for images in data.images.split(256):
+        with autocast(device):
+            batch = (images.to(device).float() / 255).contiguous(memory_format=torch.channels_last)
+            latents.append(encoder(batch).float())
+    data = data.to(device)
+    return generator.store(torch.cat(latents), data.labels, data.soft).to(device)

@@ -1,0 +1,244 @@
+"""The output folder of a run: its identity, checkpoint and log; nothing in it is lost to a kill."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dim_data.distillation.loops import StageStep
+from dim_data.distillation.presets import DistillConfig
+from dim_data.format import SAMPLES, write_atomically
+from dim_data.protocol import LoopState
+
+try:
+    import fcntl
+except ImportError:  # Windows: a second run in one folder is not noticed there
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["DivergenceError", "Run", "StoppedError", "claimed", "open_run"]
+
+RUN, CHECKPOINT, METRICS = "run.json", "checkpoint.pt", "metrics.jsonl"
+CURVES = "curves.png"
+RESULT, BEFORE = "generator", "before_matching"
+
+
+class StoppedError(Exception):
+    """The run was stopped by its time budget or by ``should_stop``; it is saved, and the same call resumes it."""
+
+
+class DivergenceError(RuntimeError):
+    """A loss became NaN or infinite; the last good checkpoint is kept."""
+
+
+class Run:
+    """One output folder: where the run stands, its checkpoint and its log."""
+
+    def __init__(self, out: Path, config: DistillConfig, checkpoint_seconds: float, deadline: float) -> None:
+        self.out, self.config = out, config
+        self.checkpoint_seconds, self.deadline = checkpoint_seconds, deadline
+        self.done: list[str] = []
+        self.states: dict[str, LoopState] = {}
+        self.restored: dict[str, Any] = {}
+        self.best: dict[str, Any] | None = None
+        self.scores: list[dict[str, float]] = []
+        self.seconds, self.started = 0.0, time.monotonic()
+        self.saved_at = self.started
+        self.place = "the checkpoint"
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of work, over all sittings."""
+        return self.seconds + time.monotonic() - self.started
+
+    def add(self, name: str, state: LoopState) -> LoopState:
+        """Track a state in checkpoints, restoring it if the checkpoint had it."""
+        if name in self.restored:
+            try:
+                state.load_state_dict(self.restored.pop(name))
+            except Exception as error:
+                raise self._unreadable(error) from error
+        self.states[name] = state
+        return state
+
+    def check(self) -> None:
+        """Raise if a weight is no longer finite."""
+        for state in self.states.values():
+            for name, part in state.parts.items():
+                weights = part.parameters() if isinstance(part, torch.nn.Module) else ()
+                if not all(p.isfinite().all() for p in weights):
+                    raise DivergenceError(f"{name} has NaN or infinite weights after {self.place}; {self._kept()}")
+
+    def save(self) -> None:
+        """Write the checkpoint, unless a weight is no longer finite."""
+        self.check()
+        metrics = self.out / METRICS
+        content = {
+            "done": self.done,
+            "states": {name: state.state_dict() for name, state in self.states.items()},
+            "best": self.best,
+            "scores": self.scores,
+            "seconds": self.elapsed,
+            "logged": metrics.stat().st_size if metrics.exists() else 0,
+        }
+        path = self.out / CHECKPOINT
+        try:
+            write_atomically(path, lambda file: torch.save(content, file))
+        except (OSError, RuntimeError) as error:
+            raise self._unwritable(path, error) from error
+        self.saved_at = time.monotonic()
+
+    def load(self) -> None:
+        """Read the checkpoint, if there is one, cut the log back to it, and remove what a kill left half-written."""
+        path = self.out / CHECKPOINT
+        for leftover in self.out.rglob(".*.tmp"):
+            leftover.unlink()
+        if not path.exists():
+            (self.out / METRICS).unlink(missing_ok=True)
+            return
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            self.done, self.restored = content["done"], content["states"]
+            self.best, self.scores, self.seconds = content["best"], content["scores"], content["seconds"]
+            logged: int = content["logged"]
+        except Exception as error:  # a damaged file makes torch raise a dozen kinds
+            raise self._unreadable(error) from error
+        metrics = self.out / METRICS
+        if metrics.exists():
+            os.truncate(metrics, min(logged, metrics.stat().st_size))
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append one line to the log."""
+        path = self.out / METRICS
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({**record, "seconds": round(self.elapsed, 1)}) + "\n")
+        except OSError as error:
+            raise self._unwritable(path, error) from error
+
+    def drive(
+        self,
+        loop: Iterable[StageStep],
+        on_step: Callable[[StageStep], object] | None,
+        should_stop: Callable[[], bool] | None,
+        at: Callable[[int], None] | None = None,
+    ) -> None:
+        """Run a loop to its end: log, report, checkpoint now and then, stop when asked."""
+        for record in loop:
+            self.place = f"stage {record.stage!r}, step {record.step} of {record.steps}"
+            bad = [name for name, value in record.losses.items() if not math.isfinite(value)]
+            if bad:
+                raise DivergenceError(
+                    f"stage {record.stage!r} diverged at step {record.step} of {record.steps}: "
+                    f"{', '.join(bad)} is not finite; {self._kept()}. "
+                    f"A smaller learning rate, in another folder, may help"
+                )
+            if record.step % 10 == 0 or record.step == record.steps:
+                self.log({"stage": record.stage, "step": record.step, **record.losses})
+            if at is not None:
+                at(record.step)
+            if on_step is not None:
+                on_step(record)
+            now = time.monotonic()
+            out_of_time = now > self.deadline
+            if out_of_time or (should_stop is not None and should_stop()):
+                self.save()
+                raise StoppedError(
+                    f"{'out of time' if out_of_time else 'stopped'} in stage {record.stage!r}, step {record.step} of "
+                    f"{record.steps}; saved in {self.out}: the same call resumes it"
+                )
+            if now - self.saved_at > self.checkpoint_seconds:
+                self.save()
+        self.check()
+
+    def _kept(self) -> str:
+        path = self.out / CHECKPOINT
+        if not path.exists():
+            return "no checkpoint had been written yet"
+        return f"the last good checkpoint is {path}"
+
+    def _unwritable(self, path: Path, error: Exception) -> OSError:
+        return OSError(
+            f"could not write {path}: {error}. The checkpoint before it is intact: free some space and "
+            f"run the same call again"
+        )
+
+    def _unreadable(self, error: Exception) -> ValueError:
+        return ValueError(
+            f"{self.out / CHECKPOINT} cannot be resumed: it is damaged or of another version "
+            f"({type(error).__name__}). Put back a copy, or pass overwrite=True (--overwrite) to begin anew"
+        )
+
+
+@contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """Make the folder ``out`` and hold it: two runs in one would overwrite each other's checkpoints.
+
+    The lock is the operating system's and goes with the process, however that ends.
+
+    Raises:
+        FileExistsError: ``out`` is a file, or a run is at work in it.
+        OSError: It cannot be made or written to.
+    """
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"{out} is a file: choose a folder for the run")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        next(out.iterdir(), None)
+    except OSError as error:
+        raise OSError(f"cannot use {out} as the output folder: {error}; choose another") from error
+    if fcntl is None:
+        yield
+        return
+    folder = os.open(out, os.O_RDONLY)  # the folder itself is locked: no file is left behind in it
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FileExistsError(
+                f"another process is at work in {out}: wait for it or stop it, or choose another folder"
+            ) from error
+        except OSError:  # a network share without locks
+            pass
+        yield
+    finally:
+        os.close(folder)
+
+
+def open_run(out: Path, identity: dict[str, Any], resume: bool, overwrite: bool) -> None:
+    """Make the claimed folder ``out`` ready for this run: empty, or holding this very run."""
+    held = [path for path in out.iterdir() if not re.fullmatch(r"\..*\.tmp", path.name)]  # less a kill's leavings
+    if not held:
+        pass
+    elif (out / RUN).is_file():
+        try:
+            found = dict(json.loads((out / RUN).read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
+            found = {RUN: "damaged"}
+        changed = sorted(k for k in {*found, *identity} if found.get(k) != identity.get(k))
+        if not overwrite and (changed or not resume):
+            reason = f"another run, which differs in {', '.join(changed)}" if changed else "this run already"
+            raise FileExistsError(
+                f"{out} holds {reason}: choose another folder, or pass overwrite=True (--overwrite) to begin anew"
+            )
+        if overwrite:
+            for name in (RESULT, BEFORE):
+                shutil.rmtree(out / name, ignore_errors=True)
+            for name in (CHECKPOINT, METRICS, SAMPLES, CURVES):
+                (out / name).unlink(missing_ok=True)
+    else:
+        raise FileExistsError(f"{out} is not empty and holds no run of distill(): choose another folder")
+    text = json.dumps(identity, indent=2) + "\n"
+    try:
+        write_atomically(out / RUN, lambda path: path.write_text(text, encoding="utf-8"))
+    except OSError as error:
+        raise OSError(f"cannot use {out} as the output folder: {error}; choose another") from error

@@ -1,0 +1,207 @@
+"""``distill()``: the stages in order."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dim_data.distillation.adversarial import adversarial_parts, train_adversarial
+from dim_data.distillation.candidates import kept_images, make_candidate, score_candidate, ship_best
+from dim_data.distillation.loops import StageStep
+from dim_data.distillation.matching import match_images, match_labels
+from dim_data.distillation.pool import start_pool, warm_pool
+from dim_data.distillation.presets import PRESETS, DistillConfig
+from dim_data.distillation.reconstruction import reconstruct, reconstruction_parts
+from dim_data.distillation.runs import BEFORE, RESULT, Run, claimed, open_run
+from dim_data.format import GeneratorConfig
+from dim_data.generator import Generator
+from dim_data.images import ImageSpec, LabelledImages, load_real, permitted
+from dim_data.networks import resolve_device
+
+__all__ = ["distill"]
+
+
+def distill(
+    data: Any,
+    spec: ImageSpec | None = None,
+    config: DistillConfig | str | None = None,
+    *,
+    out: str | Path,
+    root: str | Path | None = None,
+    resume: bool = True,
+    overwrite: bool = False,
+    max_minutes: float | None = None,
+    checkpoint_seconds: float = 300.0,
+    device: str | torch.device | None = None,
+    on_step: Callable[[StageStep], object] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Generator:
+    """Distil labelled images into a generator.
+
+    The output folder receives ``generator/`` (the result), ``before_matching/`` (what stage one made),
+    ``metrics.jsonl``, ``samples.png``, ``curves.png`` (with matplotlib) and ``checkpoint.pt``. Killed at any
+    moment, the same call goes on from the last checkpoint and, on a CPU, ends with the weights of an unbroken
+    run.
+
+    Args:
+        data: Real images in any form that :func:`~dim_data.images.load_real` takes.
+        spec: What the images are; taken from the data when left out.
+        config: A :class:`DistillConfig`, a name in :data:`PRESETS`, or ``None`` for ``"default"``.
+        out: The output folder.
+        root: Where a known dataset's files are, if ``data`` is its name.
+        resume: Go on with the run in ``out``, if there is one; ``False`` refuses a folder with a run.
+        overwrite: Begin anew in a folder that holds a run.
+        max_minutes: Stop after this long in this call, resumably.
+        checkpoint_seconds: Time between checkpoints.
+        device: Default: CUDA where there is one.
+        on_step: Called after each step of each stage, for progress bars.
+        should_stop: Asked after each step; ``True`` saves and stops.
+
+    Returns:
+        The generator with the best held-out downstream accuracy, in eval mode, also saved in ``out/generator``.
+
+    Raises:
+        StoppedError: ``max_minutes`` ran out or ``should_stop`` said so; the run is saved.
+        DivergenceError: A loss or weight became NaN or infinite.
+        FileExistsError: ``out`` holds something else, or another process is at work in it.
+        OSError: A checkpoint could not be written; the one before it is intact.
+        ValueError: The data or the configuration cannot be used.
+    """
+    if isinstance(config, str):
+        if config not in PRESETS:
+            raise ValueError(f"unknown preset {config!r}: choose from {sorted(PRESETS)}")
+        config = PRESETS[config]
+    config = config or PRESETS["default"]
+    place = resolve_device(device)
+    full = load_real(data, spec, root=root)
+    _check_classes(full, config)
+    # The paired stages always train a decoder of codes; noise takes their place at the end.
+    source, codes = ("codes", full.spec.num_classes) if config.first == "reconstruction" else ("noise", 0)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        generator = Generator(
+            GeneratorConfig(full.spec, config.architecture, source, options=config.options, codes=codes)
+        ).to(place)
+    identity = {
+        "config": config.to_dict(),
+        "data": full.fingerprint(),
+        "spec": full.spec.to_dict(),
+        "device": place.type,
+    }
+    out = Path(out)
+    with claimed(out):
+        open_run(out, identity, resume, overwrite)
+        deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
+        run = Run(out, config, checkpoint_seconds, deadline)
+        run.load()
+        if "finished" in run.done:
+            return Generator.from_pretrained(out / RESULT, device=place)
+        train, held_out = full.split(config.holdout, config.seed) if config.holdout else (full, full)
+        _stages(run, generator, train.to(place), held_out, place, on_step, should_stop)
+        result = ship_best(run, full, place, on_step, should_stop)
+        run.done.append("finished")
+        run.states = {}
+        run.save()
+        return result
+
+
+def _check_classes(data: LabelledImages, config: DistillConfig) -> None:
+    """Refuse data that would only fail hours later, when codes are stored or a checkpoint is scored."""
+    wanted = 2 if config.holdout else 1
+    counts = torch.bincount(data.labels.cpu(), minlength=data.spec.num_classes).tolist()
+    short = [f"{name!r} ({n})" for name, n in zip(data.spec.classes, counts, strict=True) if n < wanted]
+    if short:
+        raise ValueError(
+            f"every class needs at least {wanted} image{'s, one to hold out' if wanted > 1 else ''}; "
+            f"too few of {', '.join(short[:5])}"
+        )
+    if config.source == "codes" and 0 < config.max_codes < data.spec.num_classes:
+        raise ValueError(
+            f"max_codes must be 0 or at least one a class, {data.spec.num_classes}, got {config.max_codes}"
+        )
+
+
+def _stages(
+    run: Run,
+    generator: Generator,
+    train: LabelledImages,
+    held_out: LabelledImages,
+    device: torch.device,
+    on_step: Callable[[StageStep], object] | None,
+    should_stop: Callable[[], bool] | None,
+) -> None:
+    config = run.config
+    paired = config.first == "reconstruction"
+    augmentation = permitted(config.augmentation, train.spec)
+    pool_augmentation = permitted(config.pool_augmentation, train.spec)
+    pool = start_pool(config.pool, len(config.pool_ages), train.spec, config.seed + 1, device)
+    if config.matching_steps:
+        run.add("pool", pool)
+        if "pool" not in run.done:
+            warm = warm_pool(pool, train, config.pool_ages, pool_augmentation, device)
+            run.drive(warm, on_step, should_stop)
+            run.done.append("pool")
+    state = run.add(
+        "main",
+        reconstruction_parts(generator, config.first_lr, config.ema, config.seed + 2, device)
+        if paired
+        else adversarial_parts(
+            generator, config.discriminator_width, config.first_lr, config.ema, config.seed + 2, device
+        ),
+    )
+    if "first" not in run.done:
+        common: dict[str, Any] = {
+            "batch_size": config.first_batch,
+            "augmentation": augmentation,
+            "device": device,
+        }
+        if paired:
+            common["lr"] = config.first_lr
+        first = (reconstruct if paired else train_adversarial)(state, train, config.first_steps, **common)
+        run.drive(first, on_step, should_stop)
+        make_candidate(state, kept_images(train, config), config, device).save_pretrained(run.out / BEFORE)
+        run.done.append("first")
+        state.step = 0
+        run.save()
+    if not config.matching_steps:
+        return
+    if paired:
+        matching = match_images(
+            state,
+            pool,
+            train,
+            config.matching_steps,
+            batch_size=config.matching_batch,
+            lr=config.matching_lr,
+            logit_weight=config.logit_weight,
+            augmentation=augmentation,
+            device=device,
+        )
+    else:
+        for optimiser in (state.parts["optimiser_g"], state.parts["optimiser_d"]):
+            for group in optimiser.param_groups:
+                group["lr"] = config.matching_lr
+        matching = match_labels(
+            state,
+            pool,
+            train,
+            config.matching_steps,
+            batch_size=config.matching_batch,
+            match_weight=config.logit_weight,
+            lifetime=config.pool_lifetime,
+            aging_steps=config.pool_aging,
+            augmentation=pool_augmentation,
+            device=device,
+        )
+    looks = {config.matching_steps * (i + 1) // config.selections for i in range(config.selections)}
+
+    def look(step: int) -> None:
+        if step in looks:
+            score_candidate(run, state, train, held_out, step, device)
+
+    run.drive(matching, on_step, should_stop, look)

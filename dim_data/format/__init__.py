@@ -1,0 +1,48 @@
+"""The artifact on disk: ``config.json`` and ``model.safetensors``, written compactly and read with suspicion.
+
+* ``config``: :class:`GeneratorConfig`, all that is needed to rebuild a network. Begin here.
+* ``reading``: what of a file may be trusted. ``files``: names, largest sizes, writing without halves.
+* ``weights``, ``rounding``: number formats of weights, int8 and int4 among them. ``latents``: codes packed into bytes.
+
+Imports ``networks`` and ``images``.
+"""
+
+from __future__ import annotations
+
+from dim_data.format.config import GeneratorConfig
+from dim_data.format.files import (
+    CARD,
+    CONFIG,
+    MAX_BYTES,
+    SAMPLES,
+    TRAINING_CONFIG,
+    WEIGHTS,
+    check_size,
+    write_atomically,
+)
+from dim_data.format.latents import fit_gaussian, pack, packed_width, shape_noise, unpack
+from dim_data.format.reading import read_config, read_json, read_weights
+from dim_data.format.rounding import round_layers
+from dim_data.format.weights import packed_weights
+
+__all__ = [
+    "CARD",
+    "CONFIG",
+    "MAX_BYTES",
+    "SAMPLES",
+    "TRAINING_CONFIG",
+    "WEIGHTS",
+    "GeneratorConfig",
+    "check_size",
+    "fit_gaussian",
+    "pack",
+    "packed_weights",
+    "packed_width",
+    "read_config",
+    "read_json",
+    "read_weights",
+    "round_layers",
+    "shape_noise",
+    "unpack",
+    "write_atomically",
+]

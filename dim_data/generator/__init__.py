@@ -1,0 +1,33 @@
+"""The waist: a generator, between those who make one and those who train on it.
+
+* ``model``: :class:`Generator`, from (labels, serials, seed) to pictures. Begin here.
+* ``names``: where a source is: a folder, a bundled name, a Hub id.
+* ``draws``: random numbers that are pure functions of integers. ``labelling``: soft labels.
+* ``facts``, ``grids``: what to say and show of a generator.
+
+Imports ``hub`` and the floors below it.
+"""
+
+from __future__ import annotations
+
+from dim_data.generator.draws import bank_index, hash_keys, permute
+from dim_data.generator.facts import describe, read_training
+from dim_data.generator.grids import sample_grid, sample_png, save_grid
+from dim_data.generator.labelling import blended, opinions
+from dim_data.generator.model import Generator
+from dim_data.generator.names import bundled_names
+
+__all__ = [
+    "Generator",
+    "bank_index",
+    "blended",
+    "bundled_names",
+    "describe",
+    "hash_keys",
+    "opinions",
+    "permute",
+    "read_training",
+    "sample_grid",
+    "sample_png",
+    "save_grid",
+]

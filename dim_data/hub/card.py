@@ -1,0 +1,203 @@
+"""The model card of a generator: its text, and whether a person has edited it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dim_data.format import SAMPLES, TRAINING_CONFIG, GeneratorConfig
+from dim_data.hub.accuracies import Accuracy, in_percent, state_accuracy
+from dim_data.hub.client import write_metadata
+from dim_data.images import KNOWN_SPECS
+from dim_data.networks import ARCHITECTURES
+
+__all__ = ["is_untouched", "render_card"]
+
+PROJECT = "https://pypi.org/project/dim-data"
+PAPER = "2303.04707"
+ORIGINS = {
+    "cifar10": ("CIFAR-10", "uoft-cs/cifar10"),
+    "fashion_mnist": ("Fashion-MNIST", "zalando-datasets/fashion_mnist"),
+    "mnist": ("MNIST", "ylecun/mnist"),
+    "svhn": ("SVHN", "ufldl-stanford/svhn"),
+}
+"""What the known image sets are called, and where the Hub has them."""
+SEAL = "<!-- Written by dim-data and not edited since: sha256 {} -->\n"
+TEXT = """
+# {name}
+
+{title} in a file of {megabytes:.2f} MB: a small generator, made by [dim_data]({project}), that paints labelled pictures
+to train classifiers on in place of the real ones, new ones in every epoch.
+
+![Samples, one class a row]({samples})
+
+## Use
+
+```python
+from dim_data import DistilledDataset  # pip install dim-data
+from torchvision.transforms import Compose, Normalize, ToTensor
+
+transform = Compose([ToTensor(), Normalize({mean}, {std})])
+train_set = DistilledDataset("{repo_id}", ipc=50, transform=transform)
+image, label = train_set[0]  # a map-style dataset like torchvision's: hand it to your DataLoader
+```
+
+`ipc` is the number of pictures of each class in an epoch. `revision="..."` pins a commit, `fixed=True` one
+set of pictures.
+
+**Normalisation.** Pictures come un-normalised. Use the mean and standard deviation above in training and in testing: a
+classifier trained under one normalisation and tested under another guesses at random.
+
+## What it is
+
+| | |
+|---|---|
+{facts}
+
+## Accuracy
+
+{accuracy}
+
+## Limits and bias
+
+Pictures have the size above and no more detail than the generator remembers. They carry the biases of the images it was
+made from, and what is rare there may be missing here. {likeness} Never test on these pictures: a test set is real.
+They are for research on learning, not for judging people or products.
+
+## Licence
+
+{licence}
+
+## Citation
+
+```bibtex
+@article{{wang2023dim,
+  title = {{DiM: Distilling Dataset into Generative Model}},
+  author = {{Wang, Kai and Gu, Jianyang and Zhou, Daquan and Zhu, Zheng and Jiang, Wei and You, Yang}},
+  journal = {{arXiv preprint arXiv:{paper}}},
+  year = {{2023}}
+}}
+```
+"""
+PROTOCOL = """
+Accuracy on real test images, mean and sample standard deviation over the seeds. For each seed a fresh classifier is
+trained on nothing but pictures from this generator, `ipc` of each class in each epoch, and tested once, after its last
+step. `dim-data evaluate {repo_id}` measures it again.
+"""
+
+
+def render_card(
+    repo_id: str,
+    config: GeneratorConfig,
+    *,
+    size: int,
+    accuracies: Sequence[Accuracy] = (),
+    license: str | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> str:
+    """The card of a generator: metadata, five lines of use, what it is, its accuracies, limits, licence, citation.
+
+    Args:
+        repo_id: Where it will be.
+        config: What it is.
+        size: Bytes of its weights' file.
+        accuracies: What was measured.
+        license: A licence of the Hub's list, such as ``"mit"``.
+        training: What its training configuration says, if known.
+    """
+    spec, training = config.spec, training or {}
+    known = KNOWN_SPECS.get(spec.name)
+    title, origin = ORIGINS.get(spec.name, (spec.name, None))
+    if known is None or known.classes != spec.classes:
+        title, origin = spec.name, None
+    settings = training.get("config")
+    gan = isinstance(settings, Mapping) and settings.get("first") == "adversarial"
+    fields: dict[str, Any] = {
+        "library_name": "dim-data",
+        "pipeline_tag": "unconditional-image-generation",
+        "license": license,
+        "datasets": [origin] if origin else None,
+        "tags": ["dataset-distillation", *(["gan"] if gan else []), f"arxiv:{PAPER}"],
+        "metrics": ["accuracy"],
+    }
+    results = [state_accuracy(one, origin or spec.name, title) for one in accuracies]
+    name = repo_id.split("/")[-1]
+    text = TEXT.format(
+        name=name,
+        title=_plain(title),
+        megabytes=size / 1e6,
+        project=PROJECT,
+        samples=SAMPLES,
+        mean=spec.mean,
+        std=spec.std,
+        repo_id=repo_id,
+        facts=_table(_facts(config, size, training)),
+        accuracy=_accuracy(repo_id, accuracies),
+        likeness="The stored codes decode to likenesses of the images it was made from, which may be recognised."
+        if config.source == "codes"
+        else "It may reproduce images it was made from.",
+        licence=f"The generator: {license or 'not stated'}. It is derived from {_plain(title)}, whose licence applies "
+        + (f"too: see [its page](https://huggingface.co/datasets/{origin})." if origin else "too."),
+        paper=PAPER,
+    )
+    body = f"---\n{write_metadata(fields, name, results).strip()}\n---\n{text}\n"
+    return body + SEAL.format(hashlib.sha256(body.encode()).hexdigest())
+
+
+def _facts(config: GeneratorConfig, size: int, training: Mapping[str, Any]) -> list[tuple[str, str]]:
+    spec = config.spec
+    more = ", ..." if spec.num_classes > 20 else ""
+    latents = f"{config.codes} stored codes" if config.source == "codes" else "random numbers, new for each picture"
+    facts = [
+        ("images", f"{spec.size}x{spec.size}, {'grey' if spec.channels == 1 else 'RGB'}"),
+        ("classes", f"{spec.num_classes}: {', '.join(map(_plain, spec.classes[:20]))}{more}"),
+        ("network", f"{config.architecture}: {ARCHITECTURES[config.architecture].summary}"),
+        ("latents", latents),
+        ("bytes", str(size)),
+    ]
+    if config.soft_labels:
+        teacher = "of a teacher, stored with the codes" if config.source == "codes" else "of a teacher inside"
+        facts.append(("soft labels", f"{teacher}: `DistilledDataset(..., soft_labels=True)`"))
+    if training:
+        numbers = [
+            f"{training[key]:,} {unit}"
+            for key, unit in (("minutes", "minutes"), ("images_shown", "images shown"))
+            if isinstance(training.get(key), int | float)
+        ]
+        facts.append(("made by", ", ".join([*numbers, f"recipe in [{TRAINING_CONFIG}]({TRAINING_CONFIG})"])))
+    return facts
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _accuracy(repo_id: str, accuracies: Sequence[Accuracy]) -> str:
+    if not accuracies:
+        return f"Not measured yet: `dim-data evaluate {repo_id}` does it, on real test images."
+    rows = [
+        (
+            _plain(one.classifier),
+            _plain(one.recipe),
+            str(one.ipc),
+            str(one.epochs),
+            ", ".join(map(str, one.seeds)),
+            in_percent(one),
+        )
+        for one in accuracies
+    ]
+    head = ("classifier", "recipe", "ipc", "epochs", "seeds", "accuracy")
+    return _table([head, ["---"] * len(head), *rows]) + "\n" + PROTOCOL.format(repo_id=repo_id).rstrip()
+
+
+def _plain(text: str) -> str:
+    """``text`` on one line, without what Markdown or HTML would read."""
+    return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", " ".join(text.split()))
+
+
+def is_untouched(card: str) -> bool:
+    """Whether :func:`render_card` wrote this text and nobody has changed it since."""
+    body, seal = card[: card.rfind("<!--")], card[card.rfind("<!--") :]
+    return seal == SEAL.format(hashlib.sha256(body.encode()).hexdigest())

@@ -1,0 +1,105 @@
+"""Differentiable augmentations of image batches: pure functions of (images, rng).
+
+Images are float (B, C, H, W) in [0, 1]; each image gets its own draw. To give two batches the same draw,
+use :func:`augment_pair`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dim_data.images.specs import ImageSpec
+
+__all__ = ["AUGMENTATIONS", "augment", "augment_pair", "permitted"]
+
+
+def _uniform(images: Tensor, rng: torch.Generator, low: float, high: float) -> Tensor:
+    draw = torch.rand(len(images), 1, 1, 1, generator=rng) * (high - low) + low
+    return draw.to(images.device, images.dtype)
+
+
+def _integers(images: Tensor, rng: torch.Generator, low: int, high: int) -> Tensor:
+    return torch.randint(low, high + 1, (len(images),), generator=rng).to(images.device)
+
+
+def flip(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Mirror each image left to right with probability one half."""
+    return torch.where(_uniform(images, rng, 0, 1) < 0.5, images.flip(-1), images)
+
+
+def crop(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Shift each image by up to an eighth of its size on both axes, zeros entering (4 of 32 pixels)."""
+    batch, channels, height, width = images.shape
+    pad = height // 8
+    down, right = _integers(images, rng, 0, 2 * pad), _integers(images, rng, 0, 2 * pad)
+    padded = F.pad(images, (pad, pad, pad, pad))
+    rows = (down[:, None] + torch.arange(height, device=images.device))[:, None, :, None]
+    columns = (right[:, None] + torch.arange(width, device=images.device))[:, None, None, :]
+    rows = rows.expand(batch, channels, height, padded.shape[3])
+    columns = columns.expand(batch, channels, height, width)
+    return padded.gather(2, rows).gather(3, columns)
+
+
+def color(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Jitter brightness (+-0.5), saturation (x 0 to 2) and contrast (x 0.5 to 1.5), as DSA does."""
+    images = images + _uniform(images, rng, -0.5, 0.5)
+    grey = images.mean(1, keepdim=True)
+    images = (images - grey) * _uniform(images, rng, 0, 2) + grey
+    level = images.mean((1, 2, 3), keepdim=True)
+    return (images - level) * _uniform(images, rng, 0.5, 1.5) + level
+
+
+def cutout(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Set a square of half the side, centred anywhere, to zero."""
+    height, width = images.shape[2:]
+    y, x = _integers(images, rng, 0, height), _integers(images, rng, 0, width)
+    down = torch.arange(height, device=images.device) - y[:, None] + height // 4
+    right = torch.arange(width, device=images.device) - x[:, None] + width // 4
+    rows, columns = (down >= 0) & (down < height // 2), (right >= 0) & (right < width // 2)
+    return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0)
+
+
+AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
+    "flip": flip,
+    "crop": crop,
+    "color": color,
+    "cutout": cutout,
+}
+
+
+def augment(images: Tensor, names: Sequence[str], rng: torch.Generator) -> Tensor:
+    """Apply the named augmentations in order.
+
+    Args:
+        images: float (B, C, H, W) in [0, 1].
+        names: Keys of :data:`AUGMENTATIONS`.
+        rng: A CPU generator; it advances.
+
+    Returns:
+        float (B, C, H, W); ``color`` may leave [0, 1].
+
+    Raises:
+        ValueError: A name is unknown.
+    """
+    for name in names:
+        if name not in AUGMENTATIONS:
+            raise ValueError(f"unknown augmentation {name!r}: choose from {sorted(AUGMENTATIONS)}")
+        images = AUGMENTATIONS[name](images, rng)
+    return images
+
+
+def augment_pair(first: Tensor, second: Tensor, names: Sequence[str], rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Augment two batches of one shape with the same draw, image by image (siamese augmentation)."""
+    state = rng.get_state()
+    first = augment(first, names, rng)
+    rng.set_state(state)
+    return first, augment(second, names, rng)
+
+
+def permitted(names: Sequence[str], spec: ImageSpec) -> tuple[str, ...]:
+    """``names`` without ``flip`` where a mirrored image would be of another class."""
+    return tuple(name for name in names if name != "flip" or spec.mirror)

@@ -1,0 +1,16 @@
+"""Training on a generator's pictures, in a script that was written for real ones.
+
+* ``dataset``: :class:`DistilledDataset`, map-style, in place of torchvision's. Begin here.
+* ``loader``: :class:`DistilledLoader`, batches made on the device where you train.
+* ``passes``: new pictures in each pass, whoever draws them. ``cache``: pictures decoded once.
+
+Imports ``generator`` and the floors below it.
+"""
+
+from __future__ import annotations
+
+from dim_data.loading.cache import PictureCache
+from dim_data.loading.dataset import DistilledDataset
+from dim_data.loading.loader import DistilledLoader
+
+__all__ = ["DistilledDataset", "DistilledLoader", "PictureCache"]

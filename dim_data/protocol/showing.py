@@ -1,0 +1,98 @@
+"""What a classifier is shown: images of a generator's or of a real set, in balanced batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from dim_data.generator import Generator, bank_index, blended
+from dim_data.images import ImageSpec, LabelledImages
+from dim_data.loading import PictureCache
+
+__all__ = ["Fetch", "batch_sizes", "batches", "image_source"]
+
+Fetch = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
+
+
+def image_source(train: Generator | LabelledImages, shown: int, soft_labels: float = 0) -> Fetch:
+    """(labels, serials, seed) -> uint8 images and what to learn of them; no code is decoded twice.
+
+    A bank with more codes than will be shown is not kept in memory: few of them come again.
+    """
+    if isinstance(train, Generator):
+        if soft_labels and not train.config.soft_labels:
+            raise ValueError("the recipe learns soft labels, and this generator stores none: use 'tuned' or 'muon'")
+        comes_again = train.config.source == "codes" and train.config.codes <= shown
+        paint = PictureCache(train).synthesize if comes_again else train.synthesize
+
+        def draw(y: Tensor, n: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+            images = paint(y, n, seed)
+            return images, blended(train.soft_labels(y, n, seed, images), y, soft_labels) if soft_labels else y
+
+        return draw
+    if soft_labels and train.soft is None:
+        raise ValueError(
+            "the recipe learns soft labels, and these images have none (LabelledImages.soft): use 'tuned' or 'muon'"
+        )
+    order = train.labels.argsort(stable=True)
+    images, labels = train.images[order], train.labels[order]
+    targets = blended(train.soft[order], labels, soft_labels) if soft_labels and train.soft is not None else labels
+    counts = torch.bincount(labels, minlength=train.spec.num_classes)
+    if not bool((counts > 0).all()):
+        raise ValueError("the training images lack a class that the spec names")
+
+    def fetch(y: Tensor, n: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        rows = bank_index(y.to(images.device), n.to(images.device), counts, seed)
+        return images[rows], targets[rows]
+
+    return fetch
+
+
+FETCHED = 8192
+"""Images fetched at once: a generator runs on full chunks, and an epoch of any size fits."""
+
+
+def batch_sizes(size: int, batch_size: int) -> list[int]:
+    """Images in each batch of an epoch. A single one left over joins the batch before: BatchNorm needs two."""
+    full, rest = divmod(size, batch_size)
+    if full and rest == 1:
+        return [batch_size] * (full - 1) + [batch_size + 1]
+    return [batch_size] * full + [rest] * (rest > 0)
+
+
+def batches(
+    fetch: Fetch,
+    spec: ImageSpec,
+    ipc: int,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+    done: int = 0,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Balanced, shuffled batches of ``epochs`` epochs: float images in [0, 1] and their targets, on ``device``.
+
+    The first ``done`` batches are passed over.
+    """
+    size = ipc * spec.num_classes
+    rng = torch.Generator().manual_seed(seed)
+    labels, slots = torch.arange(size) % spec.num_classes, torch.arange(size) // spec.num_classes
+    block, piece = max(1, FETCHED // 2 // size), max(1, FETCHED // batch_size)  # epochs and batches fetched at once
+    for start in range(0, epochs, block):
+        orders = [torch.randperm(size, generator=rng) for _ in range(start, min(start + block, epochs))]
+        y = torch.cat([labels[order] for order in orders])
+        n = torch.cat([slots[order] + (start + i) * ipc for i, order in enumerate(orders)])
+        sizes = batch_sizes(size, batch_size) * len(orders)
+        end = 0
+        for first in range(0, len(sizes), piece):
+            parts = sizes[first : first + piece]
+            begin, end = end, end + sum(parts)
+            passed = min(done, len(parts))
+            done -= passed
+            if passed == len(parts):
+                continue
+            images, targets = fetch(y[begin:end], n[begin:end], seed)
+            for image, target in list(zip(images.split(parts), targets.split(parts), strict=True))[passed:]:
+                yield image.to(device).float() / 255, target.to(device)

@@ -1,0 +1,105 @@
+"""An evaluation in several sittings: a file that keeps what is done of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dim_data.format import write_atomically
+from dim_data.generator import Generator
+from dim_data.images import LabelledImages, digest
+from dim_data.protocol.states import LoopState
+
+__all__ = ["Sittings"]
+
+
+class Sittings:
+    """What is done of an evaluation: the accuracies so far, and the training under way.
+
+    Args:
+        path: The file. If it exists, the evaluation goes on from there. ``None`` keeps nothing.
+        arguments: What the evaluation is: a file of another one is refused.
+        seconds: Between two writings of the file.
+
+    Raises:
+        ValueError: The file cannot be read, or is of another evaluation.
+    """
+
+    def __init__(self, path: str | Path | None, arguments: Mapping[str, Any], seconds: float) -> None:
+        self.path, self.seconds = None if path is None else Path(path), seconds
+        self.accuracies: list[float] = []
+        self.before, self.started = 0.0, time.monotonic()
+        self.saved_at = self.started
+        self._restored: dict[str, Any] = {}
+        if self.path is not None:
+            self._identity = {name: _said(value) for name, value in arguments.items()}
+            if self.path.exists():
+                self._load(self.path)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of work, over all sittings."""
+        return self.before + time.monotonic() - self.started
+
+    def begin(self, state: LoopState) -> None:
+        """Bring the state of a new training to where the file left it, if it was under way there."""
+        if not self._restored:
+            return
+        try:
+            state.load_state_dict(self._restored["state"])
+            torch.set_rng_state(self._restored["torch"])  # of a classifier with dropout
+        except Exception as error:
+            raise self._unreadable(error) from error
+        self._restored = {}
+
+    def step(self, state: LoopState) -> None:
+        """Write the file if it is time to."""
+        if self.path is not None and time.monotonic() - self.saved_at > self.seconds:
+            self._save(self.path, state)
+
+    def close(self) -> None:
+        """Remove the file: all is done."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+    def _save(self, path: Path, state: LoopState) -> None:
+        content = {"identity": self._identity, "accuracies": self.accuracies, "seconds": self.elapsed}
+        content |= {"state": state.state_dict(), "torch": torch.get_rng_state()}
+        try:
+            write_atomically(path, lambda file: torch.save(content, file))
+        except (OSError, RuntimeError) as error:  # torch says RuntimeError of a full disk
+            raise OSError(f"could not write {path}: {error}. What was there before is intact") from error
+        self.saved_at = time.monotonic()
+
+    def _load(self, path: Path) -> None:
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            found, self.accuracies, self.before = content["identity"], content["accuracies"], content["seconds"]
+            self._restored = {name: content[name] for name in ("state", "torch")}
+            differing = [name for name, value in self._identity.items() if found[name] != value]
+        except Exception as error:  # a damaged file makes torch raise a dozen kinds
+            raise self._unreadable(error) from error
+        if differing:
+            raise ValueError(
+                f"{path} is of another evaluation: it differs in {', '.join(differing)}. "
+                f"Finish that one, remove the file, or name another"
+            )
+
+    def _unreadable(self, error: Exception) -> ValueError:
+        return ValueError(
+            f"{self.path} cannot be resumed: it is damaged or of another version ({type(error).__name__}). "
+            f"Put back a copy, or remove it to begin anew"
+        )
+
+
+def _said(argument: Any) -> str:
+    """A line that tells an argument from another: of images and generators, a digest of their tensors."""
+    if isinstance(argument, Generator):
+        return digest(argument.state_dict().values())
+    if isinstance(argument, LabelledImages):
+        return digest(t for t in (argument.images, argument.labels, argument.soft) if t is not None)
+    return str(argument)

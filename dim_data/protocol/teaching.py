@@ -1,0 +1,52 @@
+"""A teacher: the classifier whose opinions become the soft labels of a generator driven by noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from dim_data.generator import Generator
+from dim_data.images import LabelledImages
+from dim_data.networks import ConvNet, resolve_device
+from dim_data.protocol.evaluation import ClassifierStep, train_classifier
+from dim_data.protocol.recipes import recipe_for
+
+__all__ = ["train_teacher"]
+
+
+def train_teacher(
+    train: Generator | LabelledImages,
+    *,
+    ipc: int = 10,
+    epochs: int = 1000,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    on_step: Callable[[ClassifierStep], object] | None = None,
+) -> ConvNet:
+    """A ConvNet-3 trained by the recipe ``muon``, or by ``muon_soft`` where ``train`` has soft labels.
+
+    Pass it to :meth:`Generator.forget_codes <dim_data.generator.Generator.forget_codes>`. A generator's own pictures
+    will do: no real image need be at hand.
+
+    Args:
+        train: What it learns from: a generator, or real images as :func:`~dim_data.images.load_real` reads them.
+        ipc: Images per class in an epoch.
+        epochs: Epochs; minutes on a CPU for the default, which shows it ``10_000 * num_classes`` images.
+        seed: Of its weights, images and order.
+        device: Default: CUDA where there is one.
+        on_step: Called after each training step, for progress bars.
+
+    Returns:
+        The classifier, in eval mode and without gradients.
+    """
+    soft = train.config.soft_labels if isinstance(train, Generator) else train.soft is not None
+    recipe = recipe_for("muon_soft" if soft else "muon", train.spec, ipc)
+    place = resolve_device(device)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        teacher = ConvNet(train.spec)
+        for step in train_classifier(teacher, train, recipe, ipc=ipc, epochs=epochs, seed=seed, device=place):
+            if on_step is not None:
+                on_step(step)
+    return teacher.requires_grad_(False).eval()

@@ -1,0 +1,293 @@
+"""The command line, run in this process where that is enough and as a real process where signals matter."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dim_data import Generator, __version__
+from dim_data.cli import main
+
+TINY = ["--set", "options.width=8", "--set", "options.top_width=4", "--set", "options.blocks=1"]
+QUICK = [*TINY, "--set", "first_steps=4", "--set", "matching_steps=4", "--set", "pool_ages=2"]
+QUICK += ["--set", "selections=0", "--device", "cpu"]
+ENDLESS = [*TINY, "--set", "first_steps=100000", "--set", "pool_ages=0", "--device", "cpu"]
+
+
+@pytest.fixture
+def npz(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split in ("train", "test"):
+        arrays[f"{split}_labels"] = np.arange(60) % 3
+        arrays[f"{split}_images"] = rng.integers(0, 255, (60, 28, 28), np.uint8)
+    np.savez(tmp_path / "dots.npz", **arrays)
+    return tmp_path / "dots.npz"
+
+
+def run(*arguments: object) -> int:
+    return main([str(a) for a in arguments])
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "dim_data.cli.commands", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_set_is_distilled_described_shown_and_evaluated(
+    npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert run("distill", npz, "--out", out, *QUICK, "--json") == 0
+    made = json.loads(capsys.readouterr().out)
+    folder = out / "generator"
+    assert made["folder"] == str(folder)
+    assert made["bytes"] == (folder / "model.safetensors").stat().st_size
+    assert made["codes"] == 60
+    assert made["training"]["config"]["first_steps"] == 4
+
+    assert run("info", folder, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == made
+    assert run("info", folder) == 0
+    text = capsys.readouterr().out
+    assert "28x28 grey, as dots" in text
+    assert "codes, 60 stored" in text
+
+    assert run("preview", folder, "--out", tmp_path / "p.png", "--columns", 4, "--scale", 1) == 0
+    assert Image.open(tmp_path / "p.png").size == (4 * 30 - 2, 3 * 30 - 2)
+    capsys.readouterr()
+
+    arguments = ["evaluate", folder, "--test", npz, "--ipc", 1, "--epochs", 2, "--seeds", 0, 1, "--device", "cpu"]
+    assert run(*arguments, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert len(result["accuracies"]) == 2
+    assert result["test_images"] == 60
+    assert result["mean"] == pytest.approx(sum(result["accuracies"]) / 2)
+    kept = tmp_path / "kept.pt"
+    assert run(*arguments, "--checkpoint", kept) == 0
+    assert "convnet3, recipe tuned, ipc 1" in capsys.readouterr().out
+    assert not kept.exists()
+    kept.write_text("something else")
+    assert run(*arguments, "--checkpoint", kept) == 1
+    assert "kept.pt cannot be resumed" in capsys.readouterr().err
+    assert kept.read_text() == "something else"
+
+
+def test_a_run_of_another_config_is_refused_and_overwritten_on_request(
+    npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert run("distill", npz, "--out", out, *QUICK) == 0
+    assert "DistilledDataset(" in capsys.readouterr().out
+    assert run("distill", npz, "--out", out, *QUICK, "--seed", 1) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert run("distill", npz, "--out", out, *QUICK, "--no-resume") == 1
+    assert "holds this run already" in capsys.readouterr().err
+    assert run("distill", npz, "--out", out, *QUICK, "--seed", 1, "--overwrite") == 0
+    assert json.loads((out / "run.json").read_text())["config"]["seed"] == 1
+
+
+def test_mirror_lets_flips_augment_a_set_of_ones_own(npz: Path, tmp_path: Path) -> None:
+    for flags, mirror in (((), False), (("--mirror",), True)):
+        out = tmp_path / f"run{mirror}"
+        assert run("distill", npz, "--out", out, *QUICK, *flags) == 0
+        assert Generator.from_pretrained(out / "generator").spec.mirror is mirror
+
+
+def test_a_time_budget_stops_with_its_own_exit_code_and_the_same_command_resumes(
+    npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    steps = []
+    for _ in range(2):
+        assert run("distill", npz, "--out", out, *ENDLESS, "--max-minutes", 0.01) == 3
+        sentence = capsys.readouterr().err
+        assert "out of time in stage 'reconstruction'" in sentence
+        assert "the same call resumes it" in sentence
+        steps.append(int(sentence.split("step ")[1].split(" of")[0]))
+    assert steps[1] > steps[0]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
+def test_ctrl_c_saves(npz: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start("distill", npz, "--out", out, *ENDLESS)
+    metrics = out / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not (metrics.exists() and "reconstruction" in metrics.read_text()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped in stage 'reconstruction'" in errors
+    assert "Traceback" not in errors
+    assert (out / "checkpoint.pt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["info", "nonsense"], "unknown source 'nonsense': a source is a folder with config.json"),
+        (["evaluate", "nonsense"], "unknown source 'nonsense'"),
+        (["preview", "nonsense"], "unknown source 'nonsense'"),
+        (["distill", "nowhere", "--out", "x"], "no data at 'nowhere': give an image folder, an .npz file"),
+        (["distill", "cifar10", "--out", "x"], "say where the files of 'cifar10' are"),
+    ],
+)
+def test_what_cannot_be_done_ends_with_a_sentence(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DIM_DATA_ROOT", raising=False)
+    assert run(*arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("dim-data: ")
+    assert sentence in captured.err
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("depth=3", "--set wants NAME=VALUE, got 'depth=3'; names: architecture,"),
+        ("seed", "--set wants NAME=VALUE, got 'seed'"),
+        ("options=3", "--set wants NAME=VALUE, got 'options=3'"),
+        ("seed.x=3", "--set wants NAME=VALUE, got 'seed.x=3'"),
+        ("first_steps=0", "first_steps must be a positive int, got 0"),
+        ("pool=convnet3,vgg", "unknown name 'vgg'"),
+        ("options.depth=3", "architecture 'compact' has no option 'depth'"),
+    ],
+)
+def test_bad_settings_end_with_a_sentence(
+    npz: Path, tmp_path: Path, setting: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("distill", npz, "--out", tmp_path / "run", "--set", setting) == 1
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_several_stated_accuracies_want_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("evaluate", "cifar10", "--checkpoint", tmp_path / "kept.pt") == 1
+    assert "--checkpoint keeps one evaluation, and the card states" in capsys.readouterr().err
+
+
+def test_evaluating_without_test_images_says_what_is_missing(
+    noise_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DIM_DATA_ROOT", raising=False)
+    assert run("evaluate", noise_folder) == 1
+    assert "real test images are needed: --test FILE (an .npz or an image folder)" in capsys.readouterr().err
+
+
+def test_a_missing_gpu_is_said(noise_folder: Path, npz: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert run("evaluate", noise_folder, "--test", npz, "--device", "cuda") == 1
+    assert "torch finds no GPU here; pass device='cpu'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["demo", "distill", "evaluate", "preview", "info", "shrink", "pull", "push"])
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run(command, "--help")
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "example" in text
+    assert f"dim-data {command}" in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["train"],
+        ["evaluate"],
+        ["distill", "x"],
+        ["evaluate", "x", "--ipc", "0"],
+        ["info", "x", "y"],
+        ["shrink", "x", "--out", "y", "--noise", "--codes", "9"],
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run(*arguments)
+    assert stop.value.code == 2
+    assert "usage: dim-data" in capsys.readouterr().err
+
+
+def test_a_generator_is_shrunk(codes_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (codes_folder / "training_config.json").write_text('{"minutes": 3}')
+    whole, small, noise = Generator.from_pretrained(codes_folder), tmp_path / "small", tmp_path / "noise"
+    assert run("shrink", codes_folder, "--codes", 30, "--seed", 4, "--dtype", "float32", "--out", small) == 0
+    size = (small / "model.safetensors").stat().st_size
+    assert capsys.readouterr().out == f"{small}: {size / 1e6:.2f} MB, 30 codes\n"
+    assert torch.equal(Generator.from_pretrained(small).codes, whole.keep_codes(30, seed=4).codes)
+    assert run("shrink", small, "--noise", "--rank", 3, "--out", noise, "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["source"], facts["rank"], facts["codes"]) == ("noise", 3, 0)
+    assert facts["training"] == {"minutes": 3, "derived": "keep_codes(30, seed=4), then forget_codes(rank=3)"}
+    means = whole.keep_codes(30, seed=4).forget_codes(3).means
+    assert torch.allclose(Generator.from_pretrained(noise).means, means, atol=0.02)  # eight bits
+
+    assert run("shrink", codes_folder, "--out", tmp_path / "same", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["codes"] == 120
+    assert facts["training"] == {"minutes": 3}
+    assert facts["bytes"] < (codes_folder / "model.safetensors").stat().st_size
+
+
+def test_a_generator_is_shrunk_to_four_bits_and_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--dtype", "int4", "--no-soft-labels", "--json"]
+    assert run("shrink", "cifar10", "--codes", 50, *options, "--out", tmp_path / "small") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["codes"], facts["soft_labels"]) == (50, False)
+    assert facts["training"]["derived"].endswith("keep_codes(50, seed=0, soft_labels=False)")
+    assert facts["bytes"] < 0.6 * facts["parameters"]
+    assert run("shrink", "cifar10", *options, "--out", tmp_path / "all") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["codes"], facts["soft_labels"]) == (50_000, False)
+
+
+def test_shrinking_loses_nothing(
+    codes_folder: Path, noise_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (noise_folder / "model.safetensors").read_bytes()
+    assert run("shrink", codes_folder, "--codes", 30, "--out", noise_folder) == 1
+    assert f"{noise_folder} is not an empty folder: choose another --out" in capsys.readouterr().err
+    assert (noise_folder / "model.safetensors").read_bytes() == before
+    for options, sentence in (
+        (["--codes", 121], "count must be in [3, 120], got 121"),
+        (["--codes", 2], "count must be in [3, 120], got 2"),
+    ):
+        assert run("shrink", codes_folder, *options, "--out", tmp_path / "new") == 1
+        assert sentence in capsys.readouterr().err
+    assert run("shrink", noise_folder, "--noise", "--out", tmp_path / "new") == 1
+    assert "there are no codes to forget" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("--version")
+    assert capsys.readouterr().out == f"dim-data {__version__}\n"
+
+
+def test_the_demo_trains_on_the_bundled_generator(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DIM_DATA_ROOT", raising=False)
+    assert run("demo", "--epochs", 2, "--device", "cpu") == 0
+    captured = capsys.readouterr()
+    assert "accuracy on 1000 real test images: " in captured.out
+    assert "after 200 synthetic ones" in captured.out

@@ -1,0 +1,175 @@
+"""Codes searched until their pictures agree with their images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from conftest import SMALL_CLASSIFIERS, TINY, make_data, make_generator
+from dim_data import Generator, GeneratorConfig
+from dim_data.distillation.loops import StageStep
+from dim_data.distillation.matching import feature_distance
+from dim_data.distillation.refining import refine_codes, relabel_codes
+from dim_data.format.latents import pack
+from dim_data.images.real import LabelledImages
+
+DATA = make_data(3, 32, per_class=10)
+
+
+@pytest.fixture(scope="module", params=[2, 4, 16])
+def generator(request: pytest.FixtureRequest) -> Generator:
+    options = {**TINY, "code_levels": request.param, "code_channels": 3}
+    return make_generator(GeneratorConfig(DATA.spec, "compact", "codes", options, codes=30))
+
+
+@pytest.fixture(scope="module")
+def images(generator: Generator) -> LabelledImages:
+    """Images that the decoder can paint: those of other codes, in another order than the bank's."""
+    rng = torch.Generator().manual_seed(1)
+    labels = torch.arange(30) % 3
+    latents = torch.rand(30, *generator.decoder.latent_shape, generator=rng) * 2 - 1
+    painted = generator(generator.unpack(generator.pack(latents)), labels).clamp(0, 1)
+    return LabelledImages((painted * 255).round().to(torch.uint8), labels, DATA.spec)
+
+
+@pytest.fixture(scope="module")
+def classifiers() -> list[torch.nn.Module]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return [build(DATA.spec) for build in SMALL_CLASSIFIERS.values()]
+
+
+def pictures(generator: Generator, images: LabelledImages) -> torch.Tensor:
+    """The generator's picture of each image."""
+    found = torch.empty_like(images.images)
+    found[images.labels.argsort(stable=True)] = generator.decode(torch.arange(len(images)))
+    return found.float() / 255
+
+
+def test_each_picture_comes_closer_to_its_own_image(
+    generator: Generator, images: LabelledImages, classifiers: list[torch.nn.Module]
+) -> None:
+    codes, weights = generator.codes.clone(), [p.clone() for p in classifiers[0].parameters()]
+    refined = refine_codes(generator, images, classifiers, looks=12, device="cpu")
+    wanted = images.images.float() / 255
+    first, last = ((pictures(g, images) - wanted).abs().mean((1, 2, 3)) for g in (generator, refined))
+    assert last.mean() < 0.8 * first.mean()
+    assert (last < first).float().mean() > 0.9
+    real = classifiers[0].features(wanted)
+    before_it, after_it = (
+        feature_distance(real, classifiers[0].features(pictures(g, images))) for g in (generator, refined)
+    )
+    assert after_it < 0.8 * before_it
+    assert torch.equal(generator.codes, codes)
+    assert all(torch.equal(p, q) for p, q in zip(weights, classifiers[0].parameters(), strict=True))
+    assert refined.config == generator.config
+    assert not refined.training
+    assert all(
+        torch.equal(p, q) for p, q in zip(refined.decoder.parameters(), generator.decoder.parameters(), strict=True)
+    )
+
+
+def test_codes_stay_on_their_levels(
+    generator: Generator, images: LabelledImages, classifiers: list[torch.nn.Module]
+) -> None:
+    refined = refine_codes(generator, images, classifiers, looks=3, device="cpu")
+    assert refined.codes.shape == generator.codes.shape
+    latents = refined.unpack(refined.codes)
+    assert latents.abs().max() <= 1
+    assert torch.equal(pack(latents, generator.code_levels), refined.codes)
+    assert not torch.equal(refined.codes, generator.codes)
+
+
+def test_one_look_changes_a_tenth_of_a_code_by_one_level(
+    generator: Generator, images: LabelledImages, classifiers: list[torch.nn.Module]
+) -> None:
+    refined = refine_codes(generator, images, classifiers[:1], looks=1, device="cpu")
+    step = 2 / (generator.code_levels - 1)
+    moved = ((refined.unpack(refined.codes) - generator.unpack(generator.codes)).flatten(1) / step).abs()
+    torch.testing.assert_close(moved, moved.round(), atol=1e-4, rtol=0)
+    assert moved.max() < 1.5
+    assert (moved.round().sum(1) - 0.1 * moved.shape[1]).abs().max() <= 1
+
+
+def test_soft_labels_stay(images: LabelledImages, classifiers: list[torch.nn.Module], generator: Generator) -> None:
+    given = torch.rand(30, 3, generator=torch.Generator().manual_seed(2))
+    latents = generator.unpack(generator.codes)
+    labels = torch.repeat_interleave(generator.counts)
+    soft = generator.store(latents, labels, given / given.sum(1, keepdim=True))
+    refined = refine_codes(soft, images, classifiers, looks=1, device="cpu")
+    assert torch.equal(refined.soft, soft.soft)
+
+
+def test_progress_is_told(generator: Generator, images: LabelledImages, classifiers: list[torch.nn.Module]) -> None:
+    steps: list[StageStep] = []
+    refine_codes(generator, images, classifiers, looks=1, device="cpu", on_step=steps.append)
+    assert [(s.stage, s.step, s.steps) for s in steps] == [("refining", 1, 1)]
+    assert steps[0].losses["refining"] > 0
+
+
+def test_what_cannot_be_refined_is_refused(
+    tiny_noise: Generator, generator: Generator, images: LabelledImages, classifiers: list[torch.nn.Module]
+) -> None:
+    def refused(sentence: str, source: Generator, data: LabelledImages, nets: list[Any], **options: Any) -> None:
+        with pytest.raises(ValueError, match=sentence):
+            refine_codes(source, data, nets, device="cpu", **options)
+
+    refused("only stored codes can be refined; this generator draws noise", tiny_noise, images, classifiers)
+    refused("at least one classifier and look, got 0 and 10", generator, images, [])
+    refused("at least one classifier and look, got 2 and 0", generator, images, classifiers, looks=0)
+    refused(
+        r"data must hold the image of each code, \[10, 10, 10\] of each class, got \[10, 10, 9\]",
+        generator,
+        images.subset(torch.arange(29)),
+        classifiers,
+    )
+
+
+# New soft labels ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_labels_are_what_classifiers_say_of_the_pictures(
+    labelled: bool, generator: Generator, classifiers: list[nn.Module]
+) -> None:
+    source = generator
+    if labelled:
+        latents, labels = generator.unpack(generator.codes), torch.repeat_interleave(generator.counts)
+        source = generator.store(latents, labels, torch.eye(3)[labels])
+    taught = relabel_codes(source, classifiers, temperature=1.5, batch_size=7, device="cpu")
+    assert taught.config.soft_labels
+    assert not taught.training
+    assert torch.equal(taught.codes, generator.codes)
+    assert torch.equal(taught.counts, generator.counts)
+    shown = generator.spec.normalize(generator.decode(torch.arange(30)).float() / 255)
+    views = [shown, shown.flip(-1)] if generator.spec.mirror else [shown]
+    with torch.no_grad():
+        wanted = torch.stack([(m(view) / 1.5).softmax(1) for m in classifiers for view in views]).mean(0)
+    torch.testing.assert_close(taught.soft.float() / 255, wanted, atol=0.01, rtol=0)
+    assert source.config.soft_labels == labelled
+
+
+def test_a_higher_temperature_makes_labels_less_sure(generator: Generator, classifiers: list[nn.Module]) -> None:
+    sure = [
+        relabel_codes(generator, classifiers, temperature=t, device="cpu").soft.float().amax(1).mean().item()
+        for t in (0.2, 1.0, 5.0)
+    ]
+    assert sure[0] > sure[1] > sure[2]
+
+
+def test_what_cannot_be_labelled_is_refused(
+    tiny_noise: Generator, generator: Generator, classifiers: list[nn.Module]
+) -> None:
+    with pytest.raises(ValueError, match="only stored codes can be labelled; this generator draws noise"):
+        relabel_codes(tiny_noise, classifiers, device="cpu")
+    with pytest.raises(ValueError, match="no teacher was given"):
+        relabel_codes(generator, [], device="cpu")
+    for temperature in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=f"temperature must be positive, got {temperature}"):
+            relabel_codes(generator, classifiers, temperature=temperature, device="cpu")
+    foreign = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5))
+    with pytest.raises(ValueError, match=r"a teacher must give logits of shape \(\d+, 3\), got \(\d+, 5\)"):
+        relabel_codes(generator, [foreign], device="cpu")
