@@ -1,4 +1,4 @@
-"""How fast: everything side by side in one run, as ratios, written to ``speed/cpu.json`` or ``speed/gpu.json``.
+"""How fast: everything side by side in one run, as ratios, written to ``timing/results/cpu.json`` or ``gpu.json``.
 
     python benchmarks/speed.py                                   # all sections, about 20 minutes on 2 cores
     python benchmarks/speed.py --sections loader start           # some; the others stay as they are in the file
@@ -22,17 +22,15 @@ from typing import Any
 
 import torch
 
+from accuracy.machines import hardware
 from dim_data import __version__
 from dim_data.format import write_atomically
 from dim_data.networks import resolve_device
+from timing.contest import Bench
+from timing.making import measure_arithmetic, measure_distilling, measure_generator
+from timing.using import measure_growth, measure_loader, measure_profile, measure_start, measure_training
 
-sys.path.insert(0, str(Path(__file__).parent))
-from reproduce import hardware
-from speed_bench import Bench
-from speed_make import measure_arithmetic, measure_distilling, measure_generator
-from speed_use import measure_growth, measure_loader, measure_profile, measure_start, measure_training
-
-SPEED = Path(__file__).with_name("speed")
+RESULTS = Path(__file__).parent / "timing" / "results"
 
 SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "loader": measure_loader,
@@ -55,7 +53,7 @@ def main(argv: list[str] | None = None) -> Path:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0, help="of the epochs' sizes; below 1 for a trial")
     parser.add_argument("--original", type=Path, help="a checkout of the DiM paper's code, timed in its section")
-    parser.add_argument("--out", type=Path, default=SPEED)
+    parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
     device = resolve_device(args.device)
     bench = Bench(device, args.seconds, args.rounds, args.scale, args.original)
