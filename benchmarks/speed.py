@@ -16,7 +16,7 @@ import json
 import platform
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,8 @@ SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
 }
 
 
-def main(argv: list[str] | None = None) -> Path:
-    """Measure the sections asked for and return the path of the result file."""
+def read_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """What to measure, and how long."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
     parser.add_argument("--device", help="default: CUDA where there is one")
@@ -54,12 +54,17 @@ def main(argv: list[str] | None = None) -> Path:
     parser.add_argument("--scale", type=float, default=1.0, help="of the epochs' sizes; below 1 for a trial")
     parser.add_argument("--original", type=Path, help="a checkout of the DiM paper's code, timed in its section")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    args = parser.parse_args(argv)
+    return parser.parse_args(words)
+
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    """Measure the sections asked for and return the path of the result file."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    args = read_arguments(words)
     device = resolve_device(args.device)
     bench = Bench(device, args.seconds, args.rounds, args.scale, args.original)
     path = args.out / f"{'gpu' if device.type == 'cuda' else 'cpu'}.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    words = [str(a) for a in (argv if argv is not None else sys.argv[1:])]
     command = shlex.join(["python", "benchmarks/speed.py", *words]).replace(str(args.original), "PATH")
     for name in args.sections:
         result = SECTIONS[name](bench)

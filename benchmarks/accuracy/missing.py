@@ -54,8 +54,8 @@ def is_measured(cell: Cell, folder: Path) -> bool:
     return str(seed) in runs_in(path)
 
 
-def main(words: Sequence[str]) -> int:
-    """Fill the tables; returns how many cells are still missing."""
+def read_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """Which cells to look for, and for how long to measure."""
     parser = argparse.ArgumentParser(
         "reproduce.py missing", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -72,7 +72,12 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--data-root", default=os.environ.get("DIM_DATA_ROOT"), help="default: DIM_DATA_ROOT")
     parser.add_argument("--device")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    args = parser.parse_args(words)
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str]) -> int:
+    """Fill the tables; returns how many cells are still missing."""
+    args = read_arguments(words)
     deadline = time.monotonic() + 60 * args.max_minutes
     missing = [cell for cell in list_cells(args) if not is_measured(cell, args.out)]
     while missing and not args.list and time.monotonic() < deadline:
