@@ -56,7 +56,7 @@ def missed(rows: list[dict[str, Any]], results: list[Cell], tried: bool) -> str:
 def table(rows: list[dict[str, Any]], results: list[Cell], show: Callable[[Cell], str]) -> str:
     """A Markdown table of all aims, each answer as ``show`` says it."""
     heads = " | ".join(f"{name} | aim" for name in LABELS.values())
-    lines = [f"| | best published | {heads} |", "|---|---|" + "--:|--:|" * len(LABELS)]
+    lines = [f"| | published | {heads} |", "|---|---|" + "--:|--:|" * len(LABELS)]
     for row in rows:
         parts = []
         for labels in LABELS:
