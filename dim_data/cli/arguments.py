@@ -161,7 +161,9 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
         help="with --noise: train a teacher to keep beside it; --no-soft-labels: leave out those beside codes",
     )
     sub.add_argument("--epochs", type=_positive, default=1000, help="of the teacher, at ipc 10 (default: %(default)s)")
-    sub.add_argument("--dtype", choices=DTYPES, default="int8", help="of the weights on disk (default: %(default)s)")
+    sub.add_argument(
+        "--dtype", choices=DTYPES, help="of the weights on disk (default: as they were stored; what is new in float16)"
+    )
     sub.add_argument("--seed", type=int, default=0, help="chooses the codes, teaches (default: %(default)s)")
     sub.add_argument("--json", action="store_true", help="describe the result as JSON")
     device(sub)
