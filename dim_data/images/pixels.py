@@ -98,6 +98,10 @@ class Pixels:
     def file(self, file: BinaryIO, where: str) -> Array:
         """Decode a file: uint8 (H, W) or (H, W, 3)."""
         with self._opened(file, where) as image:
+            if image.format == "PNG":
+                image.verify()  # decoding asks no checksum
+        file.seek(0)
+        with self._opened(file, where) as image:
             self.frame.draft(image)
             image.load()
             _orientation(image)  # a TIFF's is read from the file, and kept

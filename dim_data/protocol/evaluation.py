@@ -225,7 +225,8 @@ def evaluate(
     Raises:
         OSError: ``checkpoint`` could not be written; what was there before is intact.
         ValueError: ``ipc``, ``epochs`` or ``seeds`` is empty or not positive, train and test differ in size or
-            classes, the recipe learns soft labels and ``train`` has none, or ``checkpoint`` is damaged or of another evaluation.
+            classes, the recipe learns soft labels and ``train`` has none, or ``checkpoint`` is damaged or of another
+            evaluation.
     """
     for name, value in (("ipc", ipc), ("epochs", epochs)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:

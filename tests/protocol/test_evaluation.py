@@ -369,9 +369,10 @@ def test_a_callable_without_a_name_is_called_by_its_class() -> None:
         ({"classifier": "vgg"}, "unknown classifier 'vgg': choose from"),
         ({"recipe": "best"}, "unknown recipe 'best': choose from"),
         ({"train": TRAIN.subset((TRAIN.labels > 0).nonzero()[:, 0])}, "the training images lack a class"),
-        ({"test": make_data(3, 32)}, r"differ in \(channels, size, classes\): \(1, 28, 3\) and \(3, 32, 3\)"),
-        ({"test": make_data(classes=4)}, r"differ in \(channels, size, classes\): \(1, 28, 3\) and \(1, 28, 4\)"),
-        ({"test": (TEST.images.expand(-1, 3, -1, -1), TEST.labels)}, "tiny images are 1x28x28, got 3x28x28"),
+        ({"test": make_data(3, 32)}, "tiny: 32x32 pixels, but tiny images are 28x28; size=28"),
+        ({"test": make_data(classes=4)}, "tiny has no class 'class3'; its 3 classes are 'class0', 'class1', 'class2'"),
+        ({"test": make_data(3, 28)}, "tiny images are grey, and these are in colour: convert them first"),
+        ({"test": (TEST.images, TEST.labels), "size": 32}, "size=32 cannot be used: tiny images have 28 pixels"),
     ],
 )
 def test_bad_arguments_raise(change: dict[str, Any], sentence: str) -> None:
