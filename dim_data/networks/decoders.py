@@ -208,10 +208,20 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 
+def _registered(architecture: str) -> Architecture:
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
+        raise ValueError(f"unknown architecture {architecture!r}: choose from {sorted(ARCHITECTURES)}")
+    return ARCHITECTURES[architecture]
+
+
 def reached_sizes(architecture: str) -> tuple[int, ...]:
-    """The sizes in pixels that images of an architecture can have."""
-    low, high = SIZE_RANGE
-    return tuple(size for size in range(low, high + 1) if ARCHITECTURES[architecture].decoder.reaches(size))
+    """The sizes in pixels that images of an architecture can have.
+
+    Raises:
+        ValueError: Unknown architecture.
+    """
+    decoder, (low, high) = _registered(architecture).decoder, SIZE_RANGE
+    return tuple(size for size in range(low, high + 1) if decoder.reaches(size))
 
 
 def parse_options(architecture: str, options: Mapping[str, Any]) -> DimOptions | CompactOptions:
@@ -221,9 +231,7 @@ def parse_options(architecture: str, options: Mapping[str, Any]) -> DimOptions |
         ValueError: Unknown architecture, unknown option, or an option out of bounds.
         TypeError: An option is not an int.
     """
-    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
-        raise ValueError(f"unknown architecture {architecture!r}: choose from {sorted(ARCHITECTURES)}")
-    kind = ARCHITECTURES[architecture].options
+    kind = _registered(architecture).options
     known = {f.name: f for f in fields(kind)}
     for name, value in options.items():
         if name not in known:
