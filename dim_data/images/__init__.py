@@ -3,7 +3,7 @@
 * ``specs``: :class:`ImageSpec`, the facts about a set (classes, size, statistics), once, as data. Begin here.
 * ``real``: :func:`load_real`, the one reader of whatever labelled images come in; ``labelled``: what it hands out.
 * Sources: ``folders``, ``arrays``, ``datasets`` and their ``tables``. A new kind of source is a module beside them that
-  makes a ``Pictures`` of ``pictures``, and a line in ``load_real``.
+  makes a ``Pictures`` of ``pictures``, and a line in ``real``.
 * ``pixels``: every kind of pixel as eight bits: a new kind of picture goes there. ``framing``: sizes and crops.
 * ``classes``: labels by the names of classes. ``splits``: what train and test are called.
 * ``augmentation``: what may be done to images in training.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,22 @@ import numpy as np
 from PIL import Image
 
 from dim_data.images.pixels import Pixels, numbers
+from dim_data.images.specs import ImageSpec
 
-__all__ = ["read_arrays", "read_known", "read_npz"]
+__all__ = ["Arrays", "read_arrays", "read_known", "read_npz"]
 
 Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Images and labels in arrays or tensors of any layout, and what is known of them, as of ``Pictures``."""
+
+    name: str
+    images: Any
+    labels: Any
+    names: tuple[str, ...] | None = None
+    known: ImageSpec | None = None
 
 
 def read_arrays(images: Any, labels: Any, pixels: Pixels) -> tuple[Array, Array]:

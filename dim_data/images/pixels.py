@@ -104,7 +104,6 @@ class Pixels:
         with self._opened(file, where) as image:
             self.frame.draft(image)
             image.load()
-            _orientation(image)  # a TIFF's is read from the file, and kept
             if image.format != "MPO" and getattr(image, "is_animated", False):  # a phone's JPEG has previews in it
                 self._several.append(where)
         return self._picture(image, where)
@@ -228,7 +227,7 @@ class Pixels:
         _check_mode(mode, kind, where)
         # What a dataset converted or turned by hand keeps the file's notes on both, which no longer hold.
         of_file = isinstance(image, ImageFile.ImageFile)
-        if of_file and _orientation(image) != 1:
+        if of_file and kind != "TIFF" and _orientation(image) != 1:  # Pillow turns those itself
             image = ImageOps.exif_transpose(image)
         if mode.startswith("I"):
             image = Image.fromarray(self.array(np.asarray(image).astype(np.uint16), where))

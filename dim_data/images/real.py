@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from dim_data.images.arrays import read_arrays, read_known, read_npz
+from dim_data.images.arrays import Arrays, read_arrays, read_known, read_npz
 from dim_data.images.classes import match_classes, number_classes
 from dim_data.images.datasets import dataset_pictures, is_dataset
 from dim_data.images.folders import folder_pictures
 from dim_data.images.framing import Frame
 from dim_data.images.labelled import LabelledImages, digest, in_channels, measure_spec
-from dim_data.images.pictures import stack
+from dim_data.images.pictures import Pictures, stack
 from dim_data.images.pixels import Pixels
 from dim_data.images.specs import KNOWN_SPECS, MAX_CLASSES, SIZE_RANGE, ImageSpec
 from dim_data.images.splits import SPLITS
@@ -85,37 +85,11 @@ def load_real(
         Frame(None, sizes).check(spec.size, spec.size, spec.name)
     frame = Frame(size, (spec.size,), spec.name) if spec else Frame(size, sizes)
     pixels = Pixels(frame)
-    pictures, names, known = None, None, None
-    data = pick_split(data, split)
-    if isinstance(data, str | Path):
-        name, path = str(data), Path(data)
-        if name in KNOWN_SPECS:
-            images, labels = read_known(name, split, root)
-            known = KNOWN_SPECS[name]
-        elif path.is_dir():
-            pictures = folder_pictures(path, split, pixels, classes=1 if spec else 2)
-        elif path.suffix == ".npz" and path.is_file():
-            images, labels = read_npz(path, split)
-            known, name = KNOWN_SPECS.get(path.stem), path.stem
-        else:
-            raise FileNotFoundError(
-                f"no data at {name!r}: give an image folder, an .npz file, a pair of tensors, a dataset, "
-                f"or one of {sorted(KNOWN_SPECS)} with root="
-            )
-    elif isinstance(data, tuple | list) and len(data) == 2 and hasattr(data[0], "shape"):
-        images, labels, name = data[0], data[1], "custom"
-    elif is_dataset(data):
-        pictures = dataset_pictures(data, columns, pixels)
-    else:
-        raise TypeError(
-            f"cannot read images from {type(data).__name__}: give a dataset of (image, int), an .npz file, "
-            f"an image folder or a pair (images, labels)"
-        )
-    if pictures is not None:
-        name, names, known = pictures.name, pictures.names, pictures.known
-        images, labels = stack(pictures)
-    else:
-        images, labels = read_arrays(images, labels, pixels)
+    source = _source(pick_split(data, split), split, root, columns, pixels, classes=1 if spec else 2)
+    name, names, known = source.name, source.names, source.known
+    images, labels = (
+        stack(source) if isinstance(source, Pictures) else read_arrays(source.images, source.labels, pixels)
+    )
     pixels.conclude(images)
     if labels.dtype.kind == "U":
         labels, names = number_classes(labels)
@@ -132,3 +106,29 @@ def load_real(
     wanted = spec or measure_spec(torch.from_numpy(images), name, classes, known, present)
     places = torch.tensor(match_classes(classes, present, wanted))
     return LabelledImages(in_channels(torch.from_numpy(images), wanted), places[labels.astype(np.int64)], wanted)
+
+
+def _source(
+    data: Any, split: str, root: str | Path | None, columns: tuple[Any, Any] | None, pixels: Pixels, classes: int
+) -> Pictures | Arrays:
+    """What is to be read, by the kind of ``data``: a new kind of source is a line here."""
+    if isinstance(data, str | Path):
+        name, path = str(data), Path(data)
+        if name in KNOWN_SPECS:
+            return Arrays(name, *read_known(name, split, root), known=KNOWN_SPECS[name])
+        if path.is_dir():
+            return folder_pictures(path, split, pixels, classes)
+        if path.suffix == ".npz" and path.is_file():
+            return Arrays(path.stem, *read_npz(path, split), known=KNOWN_SPECS.get(path.stem))
+        raise FileNotFoundError(
+            f"no data at {name!r}: give an image folder, an .npz file, a pair of tensors, a dataset, "
+            f"or one of {sorted(KNOWN_SPECS)} with root="
+        )
+    if isinstance(data, tuple | list) and len(data) == 2 and hasattr(data[0], "shape"):
+        return Arrays("custom", data[0], data[1])
+    if is_dataset(data):
+        return dataset_pictures(data, columns, pixels)
+    raise TypeError(
+        f"cannot read images from {type(data).__name__}: give a dataset of (image, int), an .npz file, "
+        f"an image folder or a pair (images, labels)"
+    )

@@ -24,14 +24,14 @@ def is_table(data: Any, *kinds: str) -> bool:
 
 
 def pick_split(data: Any, split: str) -> Any:
-    """The table of a split, where ``data`` is a ``DatasetDict``; other data as it is.
+    """The part that is a split, where ``data`` is a ``DatasetDict`` or another mapping of splits; other data as it is.
 
     Raises:
         ValueError: It has no such split.
     """
-    if not is_table(data, "DatasetDict", "IterableDatasetDict"):
+    if not isinstance(data, Mapping):
         return data
-    return data[which_split(list(data), split, type(data).__name__)]
+    return data[which_split(list(map(str, data)), split, type(data).__name__)]
 
 
 def table_name(data: Any) -> str:

@@ -864,7 +864,7 @@ def test_photos_of_any_size_are_distilled(tmp_path: Path) -> None:
     config = settings("codes", first_steps=2, matching_steps=0, selections=0)
     generator = distill(tmp_path / "photos", config=config, out=tmp_path / "run", size=28)
     assert (generator.spec.name, generator.spec.size, generator.spec.channels) == ("photos", 28, 3)
-    with pytest.raises(ValueError, match=r"0.jpg: 45x30 pixels, but images must be square; size=28|size=32"):
+    with pytest.raises(ValueError, match=r"0.jpg: 45x30 pixels, but images must be square; size=28 "):
         distill(tmp_path / "photos", config=config, out=tmp_path / "other")
     items = [{"picture": DATA.images[i], "kind": int(DATA.labels[i])} for i in range(30)]
     assert distill(items, config=config, out=tmp_path / "items", columns=("picture", "kind")).spec.size == 28

@@ -102,6 +102,15 @@ def test_streams_of_pairs() -> None:
         load_real(Stream([]))
 
 
+def test_a_mapping_of_splits() -> None:
+    items = list(zip(PICTURES, LABELS, strict=True))
+    splits = {"train": items, "valid": items[:6]}
+    same(load_real(splits), names="012")
+    assert len(load_real(splits, split="val")) == 6
+    with pytest.raises(ValueError, match="dict has no split 'test', only 'train', 'valid'"):
+        load_real(splits, split="test")
+
+
 def test_labels_that_are_names() -> None:
     names = [NAMES[label] for label in LABELS]
     wanted = torch.tensor([2, 0, 1])[DATA.labels]

@@ -73,20 +73,18 @@ def test_every_format_that_pillow_reads(pets: Path) -> None:
         ".webp",
         ".gif",
     }
-    written |= {".apng", ".tga", ".ico", ".pcx", ".sgi", ".im", ".icns"}
-    written |= {".avif"} if features.check("avif") else set()
+    written |= {".tga", ".ico", ".pcx", ".sgi"}
+    written |= {".avif"} if ".avif" in image_formats() else set()
     written |= {".jp2", ".j2k"} if features.check("jpg_2000") else set()
     for suffix in written:
         options: dict[str, object] = {"sizes": [(28, 28)]} if suffix == ".ico" else {}
-        pixels = RNG.integers(0, 256, (32, 32, 3), np.uint8) if suffix == ".icns" else None
-        if suffix != ".icns":
-            save(pets / "ant" / f"1{suffix}", pixels, **options)
+        save(pets / "ant" / f"1{suffix}", **options)
     grey = save(pets / "ant" / "1.pgm", RNG.integers(0, 256, (28, 28), np.uint8))
     read = load_real(pets)
-    assert len(read) == 2 + len(written) - 1 + 1
+    assert len(read) == 2 + len(written) + 1
     files = sorted((pets / "ant").iterdir(), key=lambda file: file.name)
     place = files.index(grey)
-    assert torch.equal(read.images[place], torch.from_numpy(np.asarray(Image.open(grey))).expand(3, 28, 28))
+    assert torch.equal(read.images[place], torch.from_numpy(np.array(Image.open(grey))).expand(3, 28, 28))
     assert {".h5", ".mpg", ".eps", ".wmf", ".pdf"}.isdisjoint(image_formats())
 
 
