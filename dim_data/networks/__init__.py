@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dim_data.networks.classifiers import CLASSIFIERS, ConvNet, build_classifier
 from dim_data.networks.compute import autocast, compiled, fast_dtype, resolve_device
-from dim_data.networks.decoders import ARCHITECTURES, DoublingConv, ResidualBlock, parse_options
+from dim_data.networks.decoders import ARCHITECTURES, DoublingConv, ResidualBlock, parse_options, reached_sizes
 from dim_data.networks.muon import Muon
 
 __all__ = [
@@ -26,5 +26,6 @@ __all__ = [
     "compiled",
     "fast_dtype",
     "parse_options",
+    "reached_sizes",
     "resolve_device",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +188,8 @@ def evaluate(
     ipc: int = 10,
     epochs: int = 1000,
     seeds: Sequence[int] = (0, 1, 2),
+    size: int | None = None,
+    columns: tuple[Any, Any] | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 300.0,
     device: str | torch.device | None = None,
@@ -202,13 +204,16 @@ def evaluate(
         train: A :class:`~dim_data.generator.Generator`, a source that
             :meth:`~dim_data.generator.Generator.from_pretrained` takes, or real images: a dataset, a pair of
             tensors, or what :func:`~dim_data.images.load_real` read (the "real, same protocol" row).
-        test: Real test images, in any form that :func:`~dim_data.images.load_real` takes.
+        test: Real test images, in any form that :func:`~dim_data.images.load_real` takes; where they have splits, the
+            test split. Classes are matched by name.
         classifier: A name in :data:`~dim_data.networks.CLASSIFIERS`, or a callable from an
             :class:`~dim_data.images.ImageSpec` to a module, such as ``lambda spec: resnet18(num_classes=10)``.
         recipe: A name in :data:`RECIPES` or a :class:`Recipe`.
         ipc: Images per class in each epoch.
         epochs: Epochs; ``ipc * epochs * num_classes`` images are shown in all.
         seeds: One run each: initial weights, images, order and augmentation.
+        size: Resize and crop every real image to so many pixels: the size of what ``train`` paints.
+        columns: The keys of the image and the label in the items of a dataset, where they are not found by type.
         checkpoint: A file that keeps what is done, and is removed at the end. Default: none is kept.
         checkpoint_seconds: Time between two writings of it.
         device: Default: CUDA where there is one.
@@ -219,8 +224,9 @@ def evaluate(
 
     Raises:
         OSError: ``checkpoint`` could not be written; what was there before is intact.
-        ValueError: ``ipc``, ``epochs`` or ``seeds`` is empty or not positive, train and test differ in shape, the
-            recipe learns soft labels and ``train`` has none, or ``checkpoint`` is damaged or of another evaluation.
+        ValueError: ``ipc``, ``epochs`` or ``seeds`` is empty or not positive, train and test differ in size or
+            classes, the recipe learns soft labels and ``train`` has none, or ``checkpoint`` is damaged or of another
+            evaluation.
     """
     for name, value in (("ipc", ipc), ("epochs", epochs)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -231,12 +237,8 @@ def evaluate(
     if isinstance(train, str | Path):
         train = Generator.from_pretrained(train, device=place)
     elif not isinstance(train, Generator):
-        train = load_real(train)
-    test = load_real(test, train.spec)
-    wanted, found = ((s.channels, s.size, s.num_classes) for s in (train.spec, test.spec))
-    if wanted != found:
-        raise ValueError(f"train and test images differ in (channels, size, classes): {wanted} and {found}")
-    test = replace(test, spec=train.spec)  # normalised as in training
+        train = load_real(train, size=size, columns=columns)
+    test = load_real(test, train.spec, split="test", size=size, columns=columns)
     chosen = recipe_for(recipe, train.spec, ipc)
     shown = ipc * epochs * train.spec.num_classes
     fetch = image_source(train, shown * len(seeds), chosen.soft_labels)

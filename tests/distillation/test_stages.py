@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -809,10 +810,21 @@ ONE_LESS = torch.cat([(DATA.labels != 2).nonzero()[:, 0], torch.tensor([2])])
         ({"data": "nowhere"}, FileNotFoundError, "no data at 'nowhere'"),
         ({"data": "cifar10"}, FileNotFoundError, "say where the files of 'cifar10' are: root="),
         (
-            {"data": (DATA.images, DATA.labels), "spec": make_spec(3, 28)},
+            {"data": (DATA.images, DATA.labels), "spec": make_spec(3, 32)},
             ValueError,
-            "tiny images are 3x28x28, got 1x28",
+            "images: 28x28 pixels, but tiny images are 32x32; size=32",
         ),
+        (
+            {"data": (torch.zeros(6, 50, 50), [0, 1] * 3)},
+            ValueError,
+            r"images: 50x50 pixels, but images must have 28, 32, 36 ... 128 pixels; size=48",
+        ),
+        (
+            {"data": (torch.zeros(6, 1, 36, 36), [0, 1] * 3), "config": settings("paper")},
+            ValueError,
+            r"images: 36x36 pixels, but images must have 28 to 32, 49 to 64, 97 to 128 pixels; size=32",
+        ),
+        ({"size": 30, "data": "nowhere"}, ValueError, "size=30 cannot be used: it must be one of 28, 32, 36 ... 128"),
     ],
 )
 def test_bad_arguments_raise_before_anything_is_written(
@@ -842,3 +854,18 @@ if __name__ == "__main__":
         checkpoint_seconds=float(sys.argv[3]),
         on_step=lambda record: print(record.stage, record.step, flush=True),
     )
+
+
+def test_photos_of_any_size_are_distilled(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for index in range(12):
+        pixels = rng.integers(0, 256, (30 + index, 45 - index, 3), np.uint8)
+        (tmp_path / "photos" / f"class{index % 3}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"class{index % 3}" / f"{index}.jpg")
+    config = settings("codes", first_steps=2, matching_steps=0, selections=0)
+    generator = distill(tmp_path / "photos", config=config, out=tmp_path / "run", size=28)
+    assert (generator.spec.name, generator.spec.size, generator.spec.channels) == ("photos", 28, 3)
+    with pytest.raises(ValueError, match=r"0.jpg: 45x30 pixels, but images must be square; size=28 "):
+        distill(tmp_path / "photos", config=config, out=tmp_path / "other")
+    items = [{"picture": DATA.images[i], "kind": int(DATA.labels[i])} for i in range(30)]
+    assert distill(items, config=config, out=tmp_path / "items", columns=("picture", "kind")).spec.size == 28
