@@ -141,10 +141,17 @@ class DistilledLoader(DataLoader[tuple[Any, Tensor]]):
         )
         super().__init__(pictures, batch_size, sampler=sampler, drop_last=drop_last)
         self.generator, self.device, self.dtype, self.transform = generator, device, dtype, transform
-        self.ipc, self.seed, self.shuffle, self.soft_labels = ipc, seed, shuffle, share_of_soft
+        self.ipc, self.seed, self.soft_labels, self.shuffle = ipc, seed, share_of_soft, shuffle
         self._agreed = share is not None
         if share is not None:
             len(self)  # whether it can be shared out
+
+    def __setattr__(self, attr: str, val: Any) -> None:
+        if attr in ("ipc", "seed", "shuffle", "soft_labels", "dtype", "generator") and "shuffle" in self.__dict__:
+            raise ValueError(
+                f"{attr} is not to be changed in a loader: make another, as in DistilledLoader(..., {attr}=)"
+            )
+        super().__setattr__(attr, val)
 
     @property
     def spec(self) -> ImageSpec:
