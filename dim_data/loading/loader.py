@@ -40,11 +40,13 @@ class DistilledLoader(DataLoader[tuple[Any, Tensor]]):
     Where torch.distributed runs, the ranks share each epoch: each picture of it goes to one rank, and each rank gets
     as many batches, as large, as every other. The process group may be made after the loader. Lightning, Fabric and
     Accelerate take the loader as it is, by ``setup_dataloaders`` and ``prepare`` too, and share out nothing again;
-    their checkpoints hold its state. Count on one thing only: that the ranks begin as many passes. A rank that
-    read a batch alone is an epoch ahead of the others, until all call :meth:`set_epoch`.
+    their checkpoints hold its state. A rank that read a batch alone, for a look at it, is an epoch ahead of the others
+    until all call :meth:`set_epoch`.
 
     It is a ``DataLoader`` for those who ask. ``dataset`` has the pictures of the present epoch by index, ``sampler``
-    their order on this rank; what concerns worker processes has no effect.
+    their order on this rank; what concerns worker processes has no effect. Who takes a loader apart and makes another
+    (Lightning's ``predict`` and ``overfit_batches``, Accelerate's ``skip_first_batches``) fails on this one: give them
+    a ``DataLoader`` around a ``DistilledDataset``, or skip batches by :meth:`load_state_dict`.
 
     Args:
         source: A :class:`Generator`, a folder, a bundled name such as ``"cifar10"`` or a Hub id.
