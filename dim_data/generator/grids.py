@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from dim_data.format import write_atomically
-from dim_data.images import ImageSpec
+from dim_data.images import ImageSpec, torch_defaults
 
 __all__ = ["sample_grid", "sample_png", "save_grid"]
 
@@ -27,6 +27,7 @@ class Painter(Protocol):
         """Pictures of classes ``labels`` (B,): uint8 (B, C, H, W)."""
 
 
+@torch_defaults(painting=True)
 def sample_grid(
     generator: Painter, *, columns: int = 10, max_classes: int = 10, scale: int = 1, seed: int = 0
 ) -> Image.Image:

@@ -9,6 +9,7 @@ paints no picture twice, stands the teacher itself.
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import math
 import tempfile
@@ -41,7 +42,7 @@ from dim_data.generator.grids import sample_png
 from dim_data.generator.labelling import opinion
 from dim_data.generator.names import resolve
 from dim_data.hub import Measurement, publish
-from dim_data.images import ImageSpec
+from dim_data.images import ImageSpec, torch_defaults
 from dim_data.networks import ARCHITECTURES, ConvNet, autocast, parse_options, resolve_device
 
 __all__ = ["CHUNK", "Generator"]
@@ -72,6 +73,7 @@ class Generator(nn.Module):
     factors: Tensor
     scales: Tensor
 
+    @torch_defaults()
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
@@ -116,6 +118,7 @@ class Generator(nn.Module):
 
     # Latents -----------------------------------------------------------------------------------------
 
+    @torch_defaults(painting=True)
     def latents(self, labels: Tensor, serials: Tensor, seed: int = 0) -> Tensor:
         """The latents of the ``serials``-th images of classes ``labels`` under ``seed``.
 
@@ -138,6 +141,7 @@ class Generator(nn.Module):
             return noise.unflatten(1, self.decoder.latent_shape)
         return self.unpack(self.codes[self.rows(labels, serials, seed)])
 
+    @torch_defaults(painting=True)
     def rows(self, labels: Tensor, serials: Tensor, seed: int = 0) -> Tensor:
         """Places in the bank of codes, which is sorted by class: int64 (B,), on the generator's device.
 
@@ -159,6 +163,7 @@ class Generator(nn.Module):
         if self.config.source != "codes":
             raise ValueError("only a generator with stored codes has a bank of them; this one draws noise")
 
+    @torch_defaults(painting=True)
     def soft_labels(self, labels: Tensor, serials: Tensor, seed: int = 0, pictures: Tensor | None = None) -> Tensor:
         """What the teacher says of the pictures that :meth:`synthesize` paints for these arguments.
 
@@ -199,6 +204,7 @@ class Generator(nn.Module):
         """Invert :meth:`pack`: uint8 (B, packed) to float32 latents (B, *latent_shape)."""
         return unpack(codes, self.code_levels, self._latent_size).unflatten(1, self.decoder.latent_shape)
 
+    @torch_defaults()
     @torch.no_grad()
     def store(self, latents: Tensor, labels: Tensor, soft: Tensor | None = None) -> Generator:
         """A new generator with the same decoder that remembers these latents, sorted by class.
@@ -221,6 +227,7 @@ class Generator(nn.Module):
         other.counts.copy_(counts)
         return other
 
+    @torch_defaults()
     @torch.no_grad()
     def forget_codes(self, rank: int = 128, teacher: nn.Module | None = None) -> Generator:
         """A new generator with the same decoder, driven by noise: the codes of each class become a Gaussian.
@@ -252,6 +259,7 @@ class Generator(nn.Module):
             other.means[label], other.factors[label], other.scales[label] = fitted
         return other.requires_grad_(False).eval().to(self.codes.device)
 
+    @torch_defaults()
     @torch.no_grad()
     def keep_codes(self, count: int, seed: int = 0, soft_labels: bool = True) -> Generator:
         """A new generator with the same decoder and some of the codes: fewer bytes, fewer different pictures.
@@ -270,6 +278,7 @@ class Generator(nn.Module):
         kept = self.store(self.unpack(self.codes[rows]), labels, soft)
         return kept.requires_grad_(False).eval().to(self.codes.device)
 
+    @torch_defaults(painting=True)
     def kept_rows(self, count: int, seed: int = 0) -> Tensor:
         """Places in the bank of the codes that :meth:`keep_codes` keeps, int64, sorted by class as they are there."""
         self._check_codes()
@@ -287,10 +296,11 @@ class Generator(nn.Module):
 
     def sample(self, labels: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """Images of classes ``labels`` (B,) from latents that ``rng`` chooses, float (B, C, H, W); trainable."""
-        serials = torch.randint(1 << 40, labels.shape, generator=rng).to(labels.device)
+        drawn_on = "cpu" if rng is None else rng.device
+        serials = torch.randint(1 << 40, labels.shape, generator=rng, device=drawn_on).to(labels.device)
         return self(self.latents(labels, serials, seed=0), labels)
 
-    @torch.no_grad()
+    @torch_defaults(painting=True)
     def synthesize(self, labels: Tensor, serials: Tensor, seed: int = 0) -> Tensor:
         """The ``serials``-th images of classes ``labels`` under ``seed``, as uint8.
 
@@ -325,7 +335,7 @@ class Generator(nn.Module):
 
         return self._in_chunks(paint, latents, labels)
 
-    @torch.no_grad()
+    @torch_defaults(painting=True)
     def _in_chunks(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         """``function`` of ``inputs`` (B, ...), always :data:`CHUNK` rows at once, zeros at the end, in eval mode."""
         device, count = inputs[0].device, len(inputs[0])
@@ -340,6 +350,7 @@ class Generator(nn.Module):
         finally:
             self.train(training)
 
+    @torch_defaults(painting=True)
     def decode(self, rows: Tensor, batch_size: int = 1024) -> Tensor:
         """The pictures of stored codes, uint8 (B, C, H, W), on the generator's device.
 
@@ -358,6 +369,7 @@ class Generator(nn.Module):
 
     # Files -------------------------------------------------------------------------------------------
 
+    @torch_defaults()
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | Literal["int4"] = torch.float16) -> Path:
         """Write ``model.safetensors`` and ``config.json`` into ``folder``; returns it.
 
@@ -393,6 +405,7 @@ class Generator(nn.Module):
         return packed_weights(other.state_dict(), torch.int8, scales)
 
     @classmethod
+    @torch_defaults()
     def from_pretrained(
         cls,
         source: str | Path,
@@ -420,7 +433,7 @@ class Generator(nn.Module):
         folder, commit = resolve(source, revision, token)
         config = read_config(folder / CONFIG)
         with torch.device("meta"):
-            expected = cls(config).state_dict()
+            expected = _blank(config).state_dict()
         state = read_weights(folder / WEIGHTS, config, expected)
         generator = _unseeded(config)
         generator.load_state_dict(state)
@@ -469,6 +482,13 @@ class Generator(nn.Module):
                 overwrite_card=overwrite_card,
                 training_config=training_config,
             ).url
+
+
+def _blank(config: GeneratorConfig) -> Generator:
+    """A generator made where the default device is now, as :func:`torch_defaults` would not let it."""
+    made = Generator.__new__(Generator)
+    inspect.unwrap(Generator.__init__)(made, config)
+    return made
 
 
 def _unseeded(config: GeneratorConfig) -> Generator:

@@ -4,6 +4,7 @@
 * ``real``: :func:`load_real`, the one reader of whatever labelled images come in: a new kind of source goes there.
 * ``augmentation``: what may be done to images in training.
 * ``sample``: the real test images that ship with the library.
+* ``defaults``: torch's switches as they start out, whatever the caller's are. All floors compute in them.
 
 The lowest floor: it imports nothing of dim_data.
 """
@@ -11,6 +12,7 @@ The lowest floor: it imports nothing of dim_data.
 from __future__ import annotations
 
 from dim_data.images.augmentation import AUGMENTATIONS, augment, augment_pair, permitted
+from dim_data.images.defaults import in_steps, torch_defaults
 from dim_data.images.real import LabelledImages, digest, load_real
 from dim_data.images.sample import bundled_test_sample
 from dim_data.images.specs import KNOWN_SPECS, MAX_CLASSES, SIZE_RANGE, ImageSpec
@@ -26,6 +28,8 @@ __all__ = [
     "augment_pair",
     "bundled_test_sample",
     "digest",
+    "in_steps",
     "load_real",
     "permitted",
+    "torch_defaults",
 ]

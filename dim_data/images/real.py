@@ -18,6 +18,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from dim_data.images.defaults import torch_defaults
 from dim_data.images.specs import KNOWN_SPECS, MAX_CLASSES, SIZE_RANGE, ImageSpec
 
 __all__ = ["LabelledImages", "digest", "load_real"]
@@ -55,6 +56,7 @@ class LabelledImages:
         soft = None if self.soft is None else self.soft.to(device)
         return LabelledImages(self.images.to(device), self.labels.to(device), self.spec, soft)
 
+    @torch_defaults(painting=True)
     def split(self, fraction: float, seed: int = 0) -> tuple[LabelledImages, LabelledImages]:
         """Split off a random ``fraction`` of every class (at least one image, never all): (rest, held out)."""
         rng = torch.Generator().manual_seed(seed)
@@ -82,6 +84,7 @@ def digest(tensors: Iterable[Tensor]) -> str:
     return sha.hexdigest()[:16]
 
 
+@torch_defaults()
 def load_real(
     data: Any, spec: ImageSpec | None = None, *, split: str = "train", root: str | Path | None = None
 ) -> LabelledImages:

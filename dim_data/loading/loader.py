@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dim_data.generator import Generator, blended, hash_keys, permute
-from dim_data.images import ImageSpec
+from dim_data.images import ImageSpec, in_steps
 from dim_data.loading.cache import PictureCache
 from dim_data.loading.dataset import check_soft_labels, open_source
 from dim_data.loading.passes import MAX_EPOCH, check_int, check_state
@@ -137,6 +137,7 @@ class DistilledLoader:
             cursor.batch += 1
             yield images if self.transform is None else self.transform(images), targets
 
+    @in_steps(painting=True)
     def _paint(self, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of an epoch from the ``first`` on, untransformed."""
         size = self.batch_size
