@@ -16,7 +16,7 @@ from dim_data.images.real import load_real
 from dim_data.images.sample import bundled_test_sample
 from dim_data.images.specs import KNOWN_SPECS
 from dim_data.networks.classifiers import ConvNet
-from dim_data.protocol.evaluation import measure_accuracy
+from dim_data.protocol.training import measure_accuracy
 
 ROOT = os.environ.get("DIM_DATA_ROOT", "")
 needs_data = pytest.mark.skipif(not ROOT, reason="set DIM_DATA_ROOT to a folder with the real data")

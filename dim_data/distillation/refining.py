@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dim_data.distillation.loops import StageStep
 from dim_data.generator import Generator, opinions
-from dim_data.images import ImageSpec, LabelledImages
+from dim_data.images import ImageSpec, LabelledImages, in_steps, torch_defaults
 from dim_data.networks import autocast, compiled, resolve_device
 from dim_data.protocol import LoopState
 
@@ -74,8 +74,9 @@ def refine_codes(
             f"data must hold the image of each code, {generator.bank.counts.tolist()} of each class, got {found}"
         )
     place = resolve_device(device)
-    state = LoopState({"generator": copy.deepcopy(generator).requires_grad_(False).eval().to(place)}, seed=0)
-    members = [member.to(place, memory_format=torch.channels_last) for member in classifiers]  # type: ignore[call-overload]
+    with torch_defaults():
+        state = LoopState({"generator": copy.deepcopy(generator).requires_grad_(False).eval().to(place)}, seed=0)
+        members = [member.to(place, memory_format=torch.channels_last) for member in classifiers]  # type: ignore[call-overload]
     for step in refine(state, data, members, looks, device=place):
         if on_step is not None:
             on_step(step)
@@ -84,6 +85,8 @@ def refine_codes(
     return result
 
 
+@torch_defaults()
+@torch.no_grad()
 def relabel_codes(
     generator: Generator,
     classifiers: Sequence[nn.Module],
@@ -122,6 +125,7 @@ def relabel_codes(
     return painter.store(latents.cpu(), labels.cpu(), soft.cpu()).requires_grad_(False).eval().to(place)
 
 
+@in_steps()
 def refine(
     state: LoopState,
     data: LabelledImages,

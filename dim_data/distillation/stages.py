@@ -20,8 +20,8 @@ from dim_data.distillation.reconstruction import reconstruct, reconstruction_par
 from dim_data.distillation.runs import BEFORE, RESULT, Run, claimed, open_run
 from dim_data.format import GeneratorConfig
 from dim_data.generator import Generator
-from dim_data.images import ImageSpec, LabelledImages, load_real, permitted
-from dim_data.networks import reached_sizes, resolve_device
+from dim_data.images import ImageSpec, LabelledImages, load_real, permitted, torch_defaults
+from dim_data.networks import GlobalRng, reached_sizes, resolve_device
 
 __all__ = ["distill"]
 
@@ -86,8 +86,7 @@ def distill(
     _check_classes(full, config)
     # The paired stages always train a decoder of codes; noise takes their place at the end.
     source, codes = ("codes", full.spec.num_classes) if config.first == "reconstruction" else ("noise", 0)
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
+    with torch_defaults(), GlobalRng(config.seed):
         generator = Generator(
             GeneratorConfig(full.spec, config.architecture, source, options=config.options, codes=codes)
         ).to(place)

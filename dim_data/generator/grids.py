@@ -10,10 +10,12 @@ from PIL import Image
 
 from dim_data.format import write_atomically
 from dim_data.generator.painting import Painter
+from dim_data.images import torch_defaults
 
 __all__ = ["sample_grid", "sample_png", "save_grid"]
 
 
+@torch_defaults(painting=True)
 def sample_grid(
     generator: Painter, *, columns: int = 10, max_classes: int = 10, scale: int = 1, seed: int = 0
 ) -> Image.Image:

@@ -17,6 +17,7 @@ from dim_data.generator.names import resolve
 from dim_data.generator.painting import Painter
 from dim_data.generator.storing import WeightFormat, load, save
 from dim_data.hub import Measurement, publish
+from dim_data.images import torch_defaults
 from dim_data.networks import resolve_device
 
 __all__ = ["Generator"]
@@ -42,6 +43,7 @@ class Generator(Painter):
         stored: The weights as they lay in the file it was loaded from, by the file's names; empty if there was none.
     """
 
+    @torch_defaults()
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__(config)
         self.revision: str | None = None
@@ -60,6 +62,7 @@ class Generator(Painter):
 
     # Others made of it -------------------------------------------------------------------------------
 
+    @torch_defaults()
     def store(self, latents: Tensor, labels: Tensor, soft: Tensor | None = None) -> Generator:
         """A new generator with the same decoder that remembers these latents, sorted by class.
 
@@ -70,6 +73,7 @@ class Generator(Painter):
         """
         return with_codes(self, latents, labels, soft)
 
+    @torch_defaults()
     def forget_codes(self, rank: int = 128, teacher: nn.Module | None = None) -> Generator:
         """A new generator with the same decoder, driven by noise: the codes of each class become a Gaussian.
 
@@ -85,6 +89,7 @@ class Generator(Painter):
         """
         return with_gaussian(self, rank, teacher)
 
+    @torch_defaults()
     def keep_codes(self, count: int, seed: int = 0, soft_labels: bool = True) -> Generator:
         """A new generator with the same decoder and some of the codes: fewer bytes, fewer different pictures.
 
@@ -98,12 +103,14 @@ class Generator(Painter):
         """
         return with_some_codes(self, count, seed, soft_labels)
 
+    @torch_defaults(painting=True)
     def kept_rows(self, count: int, seed: int = 0) -> Tensor:
         """Places in the bank of the codes that :meth:`keep_codes` keeps, int64, sorted by class as they are there."""
         return kept_rows(self, count, seed)
 
     # Files -------------------------------------------------------------------------------------------
 
+    @torch_defaults()
     def save_pretrained(self, folder: str | Path, *, dtype: WeightFormat | None = None) -> Path:
         """Write ``model.safetensors`` and ``config.json`` into ``folder``; returns it.
 
@@ -122,6 +129,7 @@ class Generator(Painter):
         return Path(folder)
 
     @classmethod
+    @torch_defaults()
     def from_pretrained(
         cls,
         source: str | Path,

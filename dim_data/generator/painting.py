@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dim_data.format import GeneratorConfig
 from dim_data.generator.labelling import opinion
 from dim_data.generator.sources import SOURCES, LatentSource, StoredCodes
-from dim_data.images import ImageSpec
+from dim_data.images import ImageSpec, torch_defaults
 from dim_data.networks import ARCHITECTURES, ConvNet, autocast, parse_options
 
 __all__ = ["CHUNK", "Painter"]
@@ -66,6 +66,7 @@ class Painter(nn.Module):
 
     # Latents -----------------------------------------------------------------------------------------
 
+    @torch_defaults(painting=True)
     def latents(self, labels: Tensor, serials: Tensor, seed: int = 0) -> Tensor:
         """The latents of the ``serials``-th images of classes ``labels`` under ``seed``.
 
@@ -82,6 +83,7 @@ class Painter(nn.Module):
         """
         return self.source.latents(labels, serials, seed)
 
+    @torch_defaults(painting=True)
     def rows(self, labels: Tensor, serials: Tensor, seed: int = 0) -> Tensor:
         """Places in the bank of codes, which is sorted by class: int64 (B,), on the generator's device.
 
@@ -97,6 +99,7 @@ class Painter(nn.Module):
         """
         return self.bank.rows(labels, serials, seed)
 
+    @torch_defaults(painting=True)
     def soft_labels(self, labels: Tensor, serials: Tensor, seed: int = 0, pictures: Tensor | None = None) -> Tensor:
         """What the teacher says of the pictures that :meth:`synthesize` paints for these arguments.
 
@@ -132,10 +135,11 @@ class Painter(nn.Module):
 
     def sample(self, labels: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """Images of classes ``labels`` (B,) from latents that ``rng`` chooses, float (B, C, H, W); trainable."""
-        serials = torch.randint(1 << 40, labels.shape, generator=rng).to(labels.device)
+        drawn_on = "cpu" if rng is None else rng.device
+        serials = torch.randint(1 << 40, labels.shape, generator=rng, device=drawn_on).to(labels.device)
         return self(self.latents(labels, serials, seed=0), labels)
 
-    @torch.no_grad()
+    @torch_defaults(painting=True)
     def synthesize(self, labels: Tensor, serials: Tensor, seed: int = 0) -> Tensor:
         """The ``serials``-th images of classes ``labels`` under ``seed``, as uint8.
 
@@ -170,7 +174,7 @@ class Painter(nn.Module):
 
         return self._in_chunks(paint, latents, labels)
 
-    @torch.no_grad()
+    @torch_defaults(painting=True)
     def _in_chunks(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         """``function`` of ``inputs`` (B, ...), always :data:`CHUNK` rows at once, zeros at the end, in eval mode."""
         device, count = inputs[0].device, len(inputs[0])
@@ -185,6 +189,7 @@ class Painter(nn.Module):
         finally:
             self.train(training)
 
+    @torch_defaults(painting=True)
     def decode(self, rows: Tensor, batch_size: int = 1024) -> Tensor:
         """The pictures of stored codes, uint8 (B, C, H, W), on the generator's device.
 

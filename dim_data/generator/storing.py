@@ -74,7 +74,7 @@ def load(kind: type[P], folder: Path) -> P:
     """
     config = read_config(folder / CONFIG)
     with torch.device("meta"):
-        expected = _named(kind(config))
+        expected = _named(Painter(config))
     stored = read_weights(folder / WEIGHTS, expected)
     read = unpacked_weights(stored, expected)
     generator = fresh(kind, config)

@@ -8,6 +8,7 @@
 * ``classes``: labels by the names of classes. ``splits``: what train and test are called.
 * ``augmentation``: what may be done to images in training.
 * ``sample``: the real test images that ship with the library.
+* ``defaults``: torch's switches as they start out, whatever the caller's are. All floors compute in them.
 
 The lowest floor: it imports nothing of dim_data.
 """
@@ -15,6 +16,7 @@ The lowest floor: it imports nothing of dim_data.
 from __future__ import annotations
 
 from dim_data.images.augmentation import AUGMENTATIONS, augment, augment_pair, permitted
+from dim_data.images.defaults import in_steps, torch_defaults
 from dim_data.images.labelled import LabelledImages, digest
 from dim_data.images.real import load_real
 from dim_data.images.sample import bundled_test_sample
@@ -31,6 +33,8 @@ __all__ = [
     "augment_pair",
     "bundled_test_sample",
     "digest",
+    "in_steps",
     "load_real",
     "permitted",
+    "torch_defaults",
 ]

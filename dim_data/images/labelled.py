@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dim_data.images.classes import match_classes
+from dim_data.images.defaults import torch_defaults
 from dim_data.images.framing import Frame
 from dim_data.images.specs import ImageSpec
 
@@ -45,6 +46,7 @@ class LabelledImages:
         soft = None if self.soft is None else self.soft.to(device)
         return LabelledImages(self.images.to(device), self.labels.to(device), self.spec, soft)
 
+    @torch_defaults(painting=True)
     def split(self, fraction: float, seed: int = 0) -> tuple[LabelledImages, LabelledImages]:
         """Split off a random ``fraction`` of every class (at least one image, never all): (rest, held out)."""
         rng = torch.Generator().manual_seed(seed)

@@ -16,6 +16,7 @@ import torch
 from dim_data.images.arrays import Arrays, read_arrays, read_known, read_npz
 from dim_data.images.classes import match_classes, number_classes
 from dim_data.images.datasets import dataset_pictures, is_dataset
+from dim_data.images.defaults import torch_defaults
 from dim_data.images.folders import folder_pictures
 from dim_data.images.framing import Frame
 from dim_data.images.labelled import LabelledImages, digest, in_channels, measure_spec
@@ -28,6 +29,7 @@ from dim_data.images.tables import pick_split
 __all__ = ["LabelledImages", "digest", "load_real"]
 
 
+@torch_defaults()
 def load_real(
     data: Any,
     spec: ImageSpec | None = None,

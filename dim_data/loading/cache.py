@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dim_data.generator import Generator
+from dim_data.images import torch_defaults
 
 __all__ = ["PictureCache"]
 
@@ -32,6 +33,7 @@ class PictureCache:
         ValueError: The generator is driven by noise: no picture ever comes again.
     """
 
+    @torch_defaults(painting=True)
     def __init__(self, generator: Generator, *, shared: bool = False) -> None:
         if not generator.source.finite:
             raise ValueError(
@@ -58,11 +60,13 @@ class PictureCache:
         self.__dict__.update(state)
         self._share()  # a copy's memory is its own again
 
+    @torch_defaults(painting=True)
     def synthesize(self, labels: Tensor, serials: Tensor, seed: int = 0) -> Tensor:
         """What :meth:`Generator.synthesize <dim_data.generator.Generator.synthesize>` returns for these arguments."""
         self.generator.check_labels(labels)
         return self.decode(self.generator.rows(labels, serials, seed))
 
+    @torch_defaults(painting=True)
     def decode(self, rows: Tensor) -> Tensor:
         """What :meth:`Generator.decode <dim_data.generator.Generator.decode>` returns for these rows."""
         if not self._filled:

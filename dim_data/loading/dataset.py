@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from dim_data.generator import Generator, blended
-from dim_data.images import ImageSpec
+from dim_data.images import ImageSpec, torch_defaults
 from dim_data.loading.cache import PictureCache
 from dim_data.loading.passes import Passes, check_int, check_state
 from dim_data.networks import resolve_device
@@ -36,6 +36,7 @@ def check_soft_labels(generator: Generator, wanted: float) -> float:
     return float(wanted)
 
 
+@torch_defaults()
 def open_source(
     source: Generator | str | Path, revision: str | None, device: torch.device, token: str | bool | None
 ) -> Generator:
@@ -159,6 +160,7 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
         return list(range(self.spec.num_classes)) * self.ipc
 
     @property
+    @torch_defaults(painting=True)
     def data(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """All pictures of the current :attr:`epoch`: uint8 (N, H, W, 3), or (N, H, W) if grey. Not a draw."""
         indices = torch.arange(len(self))
@@ -205,7 +207,7 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
                 "(or DistilledLoader, which makes whole batches on the GPU), or build it with device='cpu'"
             )
         chosen = [self._index(index) for index in indices]
-        places = torch.tensor(chosen, dtype=torch.int64)
+        places = torch.tensor(chosen, dtype=torch.int64, device="cpu")
         epochs = torch.zeros_like(places) if self.fixed else self._passes.advance(places)
         pictures, items = self._pictures(places, epochs), []
         for array, target in zip(_as_arrays(pictures), self._targets(places, epochs, pictures), strict=True):
@@ -227,6 +229,7 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
     def _serials(self, indices: Tensor, epochs: Tensor) -> Tensor:
         return epochs * self.ipc + torch.div(indices, self.spec.num_classes, rounding_mode="floor")
 
+    @torch_defaults(painting=True)
     def _targets(self, indices: Tensor, epochs: Tensor, pictures: Tensor) -> Iterable[Any]:
         """What ``pictures``, those of ``indices`` (B,) in ``epochs`` (B,), are labelled: ints, or soft labels."""
         labels = indices % self.spec.num_classes
@@ -235,6 +238,7 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
         soft = self.generator.soft_labels(labels, self._serials(indices, epochs), self.seed, pictures)
         return blended(soft, labels, self.soft_labels).cpu()
 
+    @torch_defaults(painting=True)
     def _pictures(self, indices: Tensor, epochs: Tensor) -> Tensor:
         """Pictures of ``indices`` (B,) in ``epochs`` (B,): uint8 (B, C, H, W)."""
         return self._painter.synthesize(indices % self.spec.num_classes, self._serials(indices, epochs), self.seed)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dim_data.generator import Generator, blended
-from dim_data.images import ImageSpec
+from dim_data.images import ImageSpec, in_steps
 from dim_data.loading.cache import PictureCache
 from dim_data.loading.dataset import check_soft_labels, open_source
 from dim_data.loading.orders import EpochSampler
@@ -206,6 +206,7 @@ class DistilledLoader(DataLoader[tuple[Any, Tensor]]):
         left = len(self.dataset) - self._progress.cursor.place
         return left < (self.batch_size * share.world_size if self.drop_last else 1)
 
+    @in_steps(painting=True)
     def _paint(self, cursor: Cursor, share: Share) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches that a rank has from ``cursor`` on, untransformed."""
         size, epoch, first = self.batch_size, cursor.epoch, cursor.place

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from dim_data.images import torch_defaults
+
 __all__ = ["MAX_EPOCH", "Passes", "check_int", "check_state"]
 
 MAX_EPOCH = 2**31 - 2
@@ -59,6 +61,7 @@ class Passes:
         length: How many indices there are; six bytes each.
     """
 
+    @torch_defaults(painting=True)
     def __init__(self, length: int) -> None:
         self._last = torch.full((length,), -1, dtype=torch.int32)
         self._owner = torch.full((length,), -1, dtype=torch.int16)  # the worker of the last draw; -1: none
@@ -88,6 +91,7 @@ class Passes:
         """Let all draws be in ``epoch`` (0 to :data:`MAX_EPOCH`); ``None`` lets go."""
         self._pinned.fill_(-1 if epoch is None else check_int("epoch", epoch, 0, MAX_EPOCH))
 
+    @torch_defaults(painting=True)
     def advance(self, indices: Tensor) -> Tensor:
         """Note that ``indices``, int64 (B,), are drawn; the epoch of each, int64 (B,).
 

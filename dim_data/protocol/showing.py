@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dim_data.generator import Generator, bank_index, blended
-from dim_data.images import ImageSpec, LabelledImages
+from dim_data.images import ImageSpec, LabelledImages, torch_defaults
 from dim_data.loading import PictureCache
 
 __all__ = ["Fetch", "batch_sizes", "batches", "image_source"]
@@ -16,6 +16,7 @@ __all__ = ["Fetch", "batch_sizes", "batches", "image_source"]
 Fetch = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
 
+@torch_defaults(painting=True)
 def image_source(train: Generator | LabelledImages, shown: int, soft_labels: float = 0) -> Fetch:
     """(labels, serials, seed) -> uint8 images and what to learn of them; no code is decoded twice.
 

@@ -22,8 +22,9 @@ from dim_data.images.specs import KNOWN_SPECS, ImageSpec
 from dim_data.networks.classifiers import ConvNet
 from dim_data.networks.muon import Muon
 from dim_data.protocol import showing
-from dim_data.protocol.evaluation import ClassifierStep, Evaluation, evaluate, measure_accuracy, train_classifier
+from dim_data.protocol.evaluation import Evaluation, evaluate
 from dim_data.protocol.recipes import RECIPES, Recipe, recipe_for
+from dim_data.protocol.training import ClassifierStep, measure_accuracy, train_classifier
 
 pytestmark = pytest.mark.usefixtures("small_classifiers")
 
@@ -32,7 +33,7 @@ QUICK = {"ipc": 4, "epochs": 15, "seeds": (0,)}
 
 
 class Recorder(nn.Module):
-    """A linear classifier that keeps every batch it is given, in training and in test."""
+    """A linear classifier that keeps every batch it is given, in training and in test, where the first is a trial."""
 
     def __init__(self, spec: ImageSpec) -> None:
         super().__init__()
@@ -235,7 +236,7 @@ def test_normalisation_in_test_is_that_of_training() -> None:
     kept: list[Recorder] = []
     foreign = replace(TEST, spec=replace(TEST.spec, mean=(0.9,), std=(0.1,)))
     evaluate(TRAIN, foreign, recorder(kept), ipc=2, epochs=2, seeds=(0,))
-    tested = torch.cat(kept[0].seen[False])[: len(TEST)]
+    tested = torch.cat(kept[0].seen[False][1:])[: len(TEST)]
     torch.testing.assert_close(TRAIN.spec.denormalize(tested), TEST.images / 255)
 
 
@@ -243,7 +244,7 @@ def test_augmentation_is_for_training_alone() -> None:
     kept: list[Recorder] = []
     recipe = replace(RECIPES["tuned"], augmentation=("cutout",))
     evaluate(TRAIN, TEST, recorder(kept), recipe, ipc=5, epochs=2, seeds=(0,))
-    images = {name: TRAIN.spec.denormalize(torch.cat(x)) for name, x in kept[0].seen.items()}
+    images = {name: TRAIN.spec.denormalize(torch.cat(x[not name :])) for name, x in kept[0].seen.items()}
     assert (images[True].abs() < 1e-6).float().mean() > 0.1
     torch.testing.assert_close(images[False][: len(TEST)], TEST.images / 255)
 
