@@ -40,9 +40,9 @@ class Sittings:
         self._restored: dict[str, Any] = {}
         if self.path is not None:
             self._identity = {name: _said(value) for name, value in arguments.items()}
+            check_writable(self.path)
             if self.path.exists():
                 self._load(self.path)
-            check_writable(self.path)
 
     @property
     def elapsed(self) -> float:

@@ -81,11 +81,11 @@ def test_what_is_left_out_is_as_in_the_default() -> None:
     [
         (
             {"steps": 3, "epochs": 1, "seed": 0},
-            r"unknown distillation settings \['epochs', 'steps'\]: choose from .*'seed'",
+            r"unknown distillation settings \['epochs', 'steps'\]: choose from ",
         ),
         (
             {"first_steps": 3},
-            r"unknown .* \['first_steps'\]: choose from \['architecture', .*'matching', .*'refining'\]",
+            r"unknown .* \['first_steps'\]: choose from \['architecture', .*'matching', ",
         ),
         (
             {"matching": {"step": 3}},
