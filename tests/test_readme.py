@@ -6,7 +6,6 @@ import re
 import shlex
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from torchvision import datasets, transforms
 import hub_server
 import speed
 from accuracy import measure, missing, refine
-from dim_data import DistilledDataset, Generator, bundled_names, distillation, protocol
+from dim_data import DistillConfig, DistilledDataset, Generator, bundled_names, distillation, protocol
 from dim_data.cli.arguments import build_parser, parse_settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,8 +61,14 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_classifiers: Non
     (tmp_path / "DIR").mkdir()
     arrays = {"test_images": rng.integers(0, 256, (20, 32, 32, 3), np.uint8), "test_labels": np.arange(20) % 10}
     np.savez(tmp_path / "DIR" / "cifar10.npz", **arrays)
-    short = {"first_steps": 2, "matching_steps": 2, "pool_ages": (1,), "selection_images": 20}
-    tiny = replace(distillation.PRESETS["default"], options={"width": 8, "top_width": 4}, **short)
+    short = {
+        "options": {"width": 8, "top_width": 4},
+        "reconstruction": {"steps": 2},
+        "matching": {"steps": 2},
+        "pool": {"ages": [1]},
+        "selection": {"images": 20},
+    }
+    tiny = DistillConfig.from_dict(short)
     monkeypatch.setitem(distillation.PRESETS, "default", tiny)
     monkeypatch.setattr(protocol, "evaluate", partial(protocol.evaluate, epochs=1))
     monkeypatch.setitem(hub_server.TOKENS, "hf_me", "me")
@@ -118,7 +123,8 @@ def test_every_command_of_a_page_parses(page: str) -> None:
         words = shlex.split(line)
         command = next((known for known in COMMANDS if tuple(words[: len(known)]) == known), None)
         if words[0] == "dim-data":
-            parse_settings(getattr(parser.parse_args(words[1:]), "set", []))
+            args = parser.parse_args(words[1:])
+                parse_settings(getattr(args, "set", []), distillation.PRESETS[getattr(args, "preset", "default")])
         elif words[0] == "make":
             assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text()
         elif command:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -144,8 +145,11 @@ def distilling_steps(bench: Bench) -> dict[str, dict[str, tuple[Callable[[], Wor
     device, paper, default, batch = bench.device, PRESETS["paper"], PRESETS["default"], bench.step_batch
     data = random_data(max(batch * 17, bench.size(2000))).to(device)
     on_cpu = LabelledImages(data.images.cpu(), data.labels.cpu(), CIFAR)
-    endless, asked = 10**9, len(default.pool_ages)
-    common: dict[str, Any] = {"batch_size": batch, "device": device}
+    endless, asked = 10**9, len(default.pool.ages)
+
+    def timed(config: Any) -> Any:
+        """A stage's configuration with the batch that is measured, and no end."""
+        return replace(config, steps=endless, batch_size=batch)
 
     def ours(config: Any, source: str) -> Generator:
         codes = 10 if source == "codes" else 0
@@ -154,30 +158,27 @@ def distilling_steps(bench: Bench) -> dict[str, dict[str, tuple[Callable[[], Wor
         ).to(device)
 
     def game() -> Any:
-        return adversarial_parts(ours(paper, "noise"), paper.discriminator_width, paper.first_lr, 0.999, 0, device)
+        return adversarial_parts(ours(paper, "noise"), paper.adversarial, 0.999, 0, device)
 
     def pool(config: Any) -> Any:
-        return start_pool(("convnet3",), len(config.pool_ages), CIFAR, 0, device)
+        return start_pool(replace(config.pool, classifiers=("convnet3",)), CIFAR, 0, device)
 
     def original() -> OriginalSteps:
         return OriginalSteps(on_cpu, batch, "convnet3", device)
 
     def paper_game() -> Work:
-        return steps_of(train_adversarial(game(), data, endless, augmentation=(), **common), batch)
+        return steps_of(
+            train_adversarial(game(), data, timed(paper.adversarial), augmentation=(), device=device), batch
+        )
 
     def paper_matching() -> Work:
-        settings = {"match_weight": paper.logit_weight, "lifetime": endless, "aging_steps": paper.pool_aging}
-        loop = match_labels(
-            game(), pool(paper), data, endless, augmentation=paper.pool_augmentation, **settings, **common
-        )
+        kept = replace(paper.pool, lifetime=endless)
+        loop = match_labels(game(), pool(paper), data, timed(paper.matching), kept, device=device)
         return steps_of(loop, batch)
 
     def default_matching() -> Work:
-        state = reconstruction_parts(ours(default, "codes"), default.matching_lr, 0.999, 0, device)
-        settings = {"lr": default.matching_lr, "logit_weight": default.logit_weight}
-        loop = match_images(
-            state, pool(default), data, endless, augmentation=default.augmentation, **settings, **common
-        )
+        state, matching = reconstruction_parts(ours(default, "codes"), 0.999, 0, device), timed(default.matching)
+        loop = match_images(state, pool(default), data, matching, augmentation=default.augmentation, device=device)
         return steps_of(loop, batch, asked)
 
     return {
@@ -212,7 +213,7 @@ def measure_distilling(bench: Bench) -> dict[str, Any]:
         (f"the paper's schedule in {ORIGINAL}, at these rates", 0),
         ("the same by preset `paper`", 1),
     ):
-        first, second = paper.first_steps * paper.first_batch, paper.matching_steps * paper.matching_batch
+        first, second = (stage.steps * stage.batch_size for stage in (paper.adversarial, paper.matching))
         seconds = first / found["adversarial"][index]["rate"][0] + second / found["matching"][index]["rate"][0]
         whole.append({"name": name, "hours": float(f"{seconds / 3600:.3g}")})
     made = read_training(load("cifar10", bench.device).folder)

@@ -80,8 +80,8 @@ class LabelledImages:
         return LabelledImages(in_channels(self.images, spec), places[self.labels], spec, soft)
 
     def fingerprint(self) -> str:
-        """A short digest of images and labels: whether a resumed run sees the data it began with."""
-        return digest((self.images, self.labels))
+        """A short digest of images, labels and soft labels: whether a resumed run sees the data it began with."""
+        return digest(tensor for tensor in (self.images, self.labels, self.soft) if tensor is not None)
 
 
 def in_channels(images: Tensor, spec: ImageSpec) -> Tensor:

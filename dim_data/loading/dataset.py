@@ -31,7 +31,7 @@ def check_soft_labels(generator: Generator, wanted: float) -> float:
     if wanted and not generator.config.soft_labels:
         raise ValueError(
             f"soft_labels={wanted}, but this generator stores none: leave it out, or make one that does by "
-            "distill(..., DistillConfig(soft_labels=True)), or dim-data shrink --noise --soft-labels"
+            "dim-data distill --set labels.soft=true, or dim-data shrink --noise --soft-labels"
         )
     return float(wanted)
 

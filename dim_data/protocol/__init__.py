@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dim_data.protocol.evaluation import Evaluation, evaluate
 from dim_data.protocol.recipes import RECIPES, Recipe, recipe_for
-from dim_data.protocol.states import LoopState
+from dim_data.protocol.states import LoopState, StoppedError, differences
 from dim_data.protocol.teaching import train_teacher
 from dim_data.protocol.training import ClassifierStep, measure_accuracy, train_classifier
 
@@ -23,6 +23,8 @@ __all__ = [
     "Evaluation",
     "LoopState",
     "Recipe",
+    "StoppedError",
+    "differences",
     "evaluate",
     "measure_accuracy",
     "recipe_for",

@@ -26,16 +26,16 @@ from PIL import Image
 
 from conftest import SMALL_CLASSIFIERS, TINY, make_data, make_spec
 from dim_data.distillation import candidates, reconstruction, runs, stages
-from dim_data.distillation.curves import save_curves
 from dim_data.distillation.loops import StageStep
+from dim_data.distillation.pictures import save_curves
 from dim_data.distillation.presets import DistillConfig
 from dim_data.distillation.reconstruction import Encoder
-from dim_data.distillation.runs import DivergenceError, StoppedError
+from dim_data.distillation.runs import DivergenceError
 from dim_data.distillation.stages import distill
 from dim_data.generator.model import Generator
 from dim_data.images.real import LabelledImages
 from dim_data.networks.classifiers import CLASSIFIERS
-from dim_data.protocol.states import LoopState
+from dim_data.protocol.states import LoopState, StoppedError
 
 pytestmark = pytest.mark.usefixtures("small_nets", "no_curves")
 
@@ -43,33 +43,27 @@ DATA = make_data(per_class=12)
 OPTIONS = {**TINY, "code_channels": 2, "latent_dim": 8}
 TINY_RUN: dict[str, Any] = {
     "options": OPTIONS,
-    "first_steps": 12,
-    "first_batch": 4,
-    "matching_steps": 12,
-    "matching_batch": 4,
-    "pool": ("convnet3", "resnet10"),
-    "pool_ages": (6, 3),
-    "discriminator_width": 8,
+    "pool": {"classifiers": ("convnet3", "resnet10"), "ages": (6, 3)},
+    "matching": {"steps": 12, "batch_size": 4},
+    "selection": {"checkpoints": 3, "images": 12},
     "ema": 0.9,
     "holdout": 0.2,
-    "selections": 3,
-    "selection_images": 12,
 }
+PAIRED: dict[str, Any] = {"reconstruction": {"steps": 12, "batch_size": 4}}
 GAME: dict[str, Any] = {
     "first": "adversarial",
     "source": "noise",
-    "pool_ages": (0, 0),
-    "pool_lifetime": 4,
-    "pool_aging": 2,
-    "pool_augmentation": ("color", "crop", "cutout"),
+    "adversarial": {"steps": 12, "batch_size": 4, "lr": 2e-3, "discriminator_width": 8},
+    "pool": {"ages": (0, 0), "lifetime": 4, "aging_steps": 2, "augmentation": ("color", "crop", "cutout")},
 }
 CHANGES: dict[str, dict[str, Any]] = {
-    "codes": {"source": "codes"},
-    "refined": {"source": "codes", "matching_batch": 2, "refining_looks": 3},
-    "noise": {"source": "noise"},
+    "codes": {**PAIRED, "source": "codes"},
+    "refined": {**PAIRED, "source": "codes", "refining": {"looks": 3, "batch_size": 2}},
+    "noise": {**PAIRED, "source": "noise"},
     "game": GAME,
     "paper": {**GAME, "architecture": "dim", "options": {"width": 4, "latent_dim": 16}},
 }
+ONE_STEP: dict[str, Any] = {"reconstruction": {"steps": 1}, "matching": {"steps": 1}, "selection": {"checkpoints": 1}}
 STAGES = {
     "codes": ["pool", "reconstruction", "matching"],
     "refined": ["pool", "reconstruction", "matching", "refining"],
@@ -103,7 +97,12 @@ def curves(no_curves: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings(name: str, **changes: Any) -> DistillConfig:
-    return DistillConfig(**{**TINY_RUN, **CHANGES[name], **changes})
+    """The run of that name, with changes: of a stage's configuration, those fields alone that are named."""
+    values = dict(TINY_RUN)
+    for more in (CHANGES[name], changes):
+        for key, value in more.items():
+            values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) and key != "options" else value
+    return DistillConfig.from_dict(values)
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
@@ -172,7 +171,7 @@ def test_a_run_end_to_end(name: str, tmp_path: Path, device: torch.device) -> No
         assert result.bank.counts.tolist() == [12, 12, 12]
         assert earlier.bank.counts.tolist() == [10, 10, 10]
 
-    lengths = {"pool": sum(config.pool_ages), "reconstruction": 12, "adversarial": 12, "matching": 12, "refining": 18}
+    lengths = {"pool": sum(config.pool.ages), "reconstruction": 12, "adversarial": 12, "matching": 12, "refining": 18}
     wanted = [(stage, step) for stage in STAGES[name] for step in range(1, lengths[stage] + 1)]
     assert [(s.stage, s.step) for s in steps] == wanted
     log = lines(out)
@@ -190,7 +189,7 @@ def test_a_run_end_to_end(name: str, tmp_path: Path, device: torch.device) -> No
     assert DistillConfig.from_dict(described["config"]) == config
     assert described["chosen_step"] == next(step for step, accuracy in scores if accuracy == best)
     assert [(s["step"], s["accuracy"]) for s in described["selection"]] == scores
-    assert described["images_shown"] == 12 * 4 + 12 * config.matching_batch
+    assert described["images_shown"] == 12 * 4 + 12 * 4
     assert described["images_shown_to_pool"] == (12 * 2 * 4 if "pool" not in STAGES[name] else 9 * 50)
 
     with Image.open(out / "samples.png") as picture:
@@ -218,7 +217,7 @@ def test_a_seed_decides_everything(unbroken: Unbroken, tmp_path: Path) -> None:
 
 def test_without_matching_the_first_stage_is_the_result(tmp_path: Path) -> None:
     steps: list[StageStep] = []
-    config = settings("codes", matching_steps=0, holdout=0.0)
+    config = settings("codes", matching={"steps": 0}, holdout=0.0)
     distill(DATA, config=config, out=tmp_path / "run", on_step=steps.append)
     assert {s.stage for s in steps} == {"reconstruction"}
     first, second = (tmp_path / "run" / name / "model.safetensors" for name in ("generator", "before_matching"))
@@ -237,8 +236,8 @@ def test_mirrored_digits_are_never_shown(tmp_path: Path, monkeypatch: pytest.Mon
     for module in ("reconstruction", "pool", "matching"):
         target = f"dim_data.distillation.{module}.augment"
         monkeypatch.setattr(target, lambda images, names, rng: shown.append(names) or images)
-    config = settings("codes", first_steps=1, matching_steps=1, pool_ages=(1,))
-    assert config.augmentation == config.pool_augmentation == ("flip",)
+    config = settings("codes", reconstruction={"steps": 1}, matching={"steps": 1}, pool={"ages": (1,)})
+    assert config.augmentation == config.pool.augmentation == ("flip",)
     distill(DATA, config=config, out=tmp_path / "digits")
     assert set(shown) == {()}
     distill(replace(DATA, spec=replace(DATA.spec, mirror=True)), config=config, out=tmp_path / "pets")
@@ -269,7 +268,8 @@ def test_the_best_look_is_kept(
 ) -> None:
     examiner = Examiner(accuracies)
     monkeypatch.setattr(candidates, "evaluate", examiner)
-    config = settings(name, first_steps=2, matching_steps=9, pool_ages=(0,))
+    first = "adversarial" if name == "paper" else "reconstruction"
+    config = settings(name, matching={"steps": 9}, pool={"ages": (0,)}, **{first: {"steps": 2}})
     result = distill(DATA, config=config, out=tmp_path)
     assert len(examiner.candidates) == 3
     assert facts(tmp_path)["chosen_step"] == (3, 6, 9)[best]
@@ -302,18 +302,18 @@ def test_held_out_images_are_never_trained_on(tmp_path: Path, monkeypatch: pytes
     ("limit", "counts"), [(9, [3, 3, 3]), (3, [1, 1, 1]), (35, [11, 11, 11]), (1000, [12, 12, 12])]
 )
 def test_codes_are_limited_and_stay_balanced(limit: int, counts: list[int], tmp_path: Path) -> None:
-    config = settings("codes", max_codes=limit, first_steps=1, matching_steps=1, selections=1)
+    config = settings("codes", max_codes=limit, **ONE_STEP)
     assert distill(DATA, config=config, out=tmp_path).bank.counts.tolist() == counts
 
 
 def test_every_class_keeps_a_code(tmp_path: Path) -> None:
     few = torch.cat([(DATA.labels == label).nonzero()[:count, 0] for label, count in enumerate((12, 12, 2))])
-    config = settings("codes", max_codes=4, first_steps=1, matching_steps=1, selections=1)
+    config = settings("codes", max_codes=4, **ONE_STEP)
     assert distill(DATA.subset(few), config=config, out=tmp_path).bank.counts.tolist() == [1, 1, 1]
 
 
 def test_each_stage_has_its_rate(tmp_path: Path) -> None:
-    config = settings("paper", first_lr=3e-3, matching_lr=4e-3)
+    config = settings("paper", adversarial={"lr": 3e-3}, matching={"lr": 4e-3})
     for count, rate in ((5, 3e-3), (15, 4e-3)):
         steps: list[StageStep] = []
         with pytest.raises(StoppedError):
@@ -425,7 +425,7 @@ def test_a_stop_late_or_at_the_last_step_of_a_stage(name: str, last: int, unbrok
 
 
 def test_refining_changes_codes_alone(unbroken: Unbroken, tmp_path: Path) -> None:
-    plain = distill(DATA, config=settings("refined", refining_looks=0), out=tmp_path)
+    plain = distill(DATA, config=settings("refined", refining={"looks": 0}), out=tmp_path)
     refined = Generator.from_pretrained(unbroken("refined") / "generator")
     assert refined.config == plain.config
     assert not torch.equal(refined.bank.codes, plain.bank.codes)
@@ -565,7 +565,7 @@ def test_weights_that_break_in_the_last_step_are_noticed(tmp_path: Path, monkeyp
 
 
 def test_a_real_divergence(tmp_path: Path) -> None:
-    config = settings("codes", pool_ages=(2,), logit_weight=3e38)
+    config = settings("codes", pool={"ages": (2,)}, matching={"logit_weight": 3e38})
     with pytest.raises(DivergenceError, match=r"stage 'matching' diverged at step 2 of 12: .*A smaller learning rate"):
         distill(DATA, config=config, out=tmp_path)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["done"] == ["pool", "first"]
@@ -862,7 +862,7 @@ def test_photos_of_any_size_are_distilled(tmp_path: Path) -> None:
         pixels = rng.integers(0, 256, (30 + index, 45 - index, 3), np.uint8)
         (tmp_path / "photos" / f"class{index % 3}").mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(tmp_path / "photos" / f"class{index % 3}" / f"{index}.jpg")
-    config = settings("codes", first_steps=2, matching_steps=0, selections=0)
+    config = settings("codes", reconstruction={"steps": 2}, matching={"steps": 0}, selection={"checkpoints": 0})
     generator = distill(tmp_path / "photos", config=config, out=tmp_path / "run", size=28)
     assert (generator.spec.name, generator.spec.size, generator.spec.channels) == ("photos", 28, 3)
     with pytest.raises(ValueError, match=r"0.jpg: 45x30 pixels, but images must be square; size=28 "):
