@@ -124,7 +124,7 @@ def test_every_command_of_a_page_parses(page: str) -> None:
         command = next((known for known in COMMANDS if tuple(words[: len(known)]) == known), None)
         if words[0] == "dim-data":
             args = parser.parse_args(words[1:])
-                parse_settings(getattr(args, "set", []), distillation.PRESETS[getattr(args, "preset", "default")])
+            parse_settings(getattr(args, "set", []), distillation.PRESETS[getattr(args, "preset", "default")])
         elif words[0] == "make":
             assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text()
         elif command:
