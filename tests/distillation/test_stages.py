@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -491,6 +492,63 @@ def test_a_finished_run_returns_at_once(tmp_path: Path, monkeypatch: pytest.Monk
     assert all(torch.equal(t, second.state_dict()[name]) for name, t in first.state_dict().items())
 
 
+# What is for people -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ImportError, AttributeError, OSError, MemoryError])
+def test_no_picture_fails_a_run(
+    error: type[Exception], unbroken: Unbroken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error("no fonts")
+
+    for name in ("save_curves", "save_grid"):
+        monkeypatch.setattr(candidates, name, fail)
+    with pytest.warns(UserWarning, match="was not drawn") as caught:
+        distill(DATA, config=settings("codes"), out=tmp_path)
+    said = [str(w.message) for w in caught]
+    assert said[-2:] == [
+        f"{tmp_path / n} was not drawn: {error.__name__}: no fonts" for n in ("samples.png", "curves.png")
+    ]
+    assert all("samples.png was not drawn" in text for text in said[:-1])
+    weights = [out / "generator" / "model.safetensors" for out in (tmp_path, unbroken("codes"))]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    monkeypatch.setattr(stages, "_stages", never)
+    distill(DATA, config=settings("codes"), out=tmp_path)
+
+
+def test_a_run_is_finished_before_its_pictures_are_drawn(
+    unbroken: Unbroken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(candidates, "save_curves", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        distill(DATA, config=settings("codes"), out=tmp_path)
+    monkeypatch.setattr(stages, "_stages", never)
+    distill(DATA, config=settings("codes"), out=tmp_path)
+    assert_same_run(tmp_path, unbroken("codes"))
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_nowhere", "agg", ""])
+def test_curves_are_drawn_whatever_the_notebooks_backend(backend: str, unbroken: Unbroken, tmp_path: Path) -> None:
+    code = f"""
+import os
+from pathlib import Path
+from dim_data.distillation.pictures import save_curves
+save_curves(Path({str(unbroken("codes"))!r}) / "metrics.jsonl", Path("curves.png"))
+import matplotlib
+print(os.environ["MPLBACKEND"], matplotlib.rcParams["backend"] if os.environ["MPLBACKEND"] == "agg" else "")
+"""
+    environment = {**os.environ, "MPLBACKEND": backend}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == (["agg", "agg"] if backend == "agg" else backend.split())
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.width > picture.height
+
+
 # When things go wrong ------------------------------------------------------------------------------------
 
 
@@ -605,6 +663,26 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     assert_same_run(tmp_path, unbroken("codes"))
 
 
+@pytest.mark.parametrize(("name", "file"), [("generator", "config.json"), ("generator", "training_config.json")])
+def test_a_full_disk_for_the_result(name: str, file: str, unbroken: Unbroken, tmp_path: Path) -> None:
+    real = Path.write_text
+
+    def full(self: Path, *args: Any, **kwargs: Any) -> int:
+        if self.parent.name == name and file in self.name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        sentence = (
+            r"could not write .*generator: .*No space left on device\. The checkpoint before it is intact: free some"
+        )
+        with pytest.raises(OSError, match=sentence):
+            distill(DATA, config=settings("codes"), out=tmp_path)
+    distill(DATA, config=settings("codes"), out=tmp_path)
+    assert_same_run(tmp_path, unbroken("codes"))
+
+
 def test_a_full_disk_for_the_log(unbroken: Unbroken, tmp_path: Path) -> None:
     real, written = Path.open, []
 
@@ -702,10 +780,19 @@ def test_a_log_that_lost_lines_is_not_padded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "names"),
     [
-        ({"config": settings("codes", seed=1)}, "config"),
-        ({"data": DATA.subset(torch.arange(30))}, "data"),
-        ({"data": replace(DATA, spec=replace(DATA.spec, name="other"))}, "spec"),
-        ({"data": replace(DATA, labels=DATA.labels.flip(0)), "config": settings("noise")}, "config, data"),
+        ({"config": settings("codes", seed=1)}, r"config\.seed \(0 there, 1 here\)"),
+        ({"config": settings("codes", pool={"ages": (6, 4)})}, r"config\.pool\.ages \(\[6, 3\] there, \[6, 4\] here\)"),
+        (
+            {"config": settings("codes", options={"width": 8})},
+            r"config\.options\.top_width \(4 there, nothing here\).*",
+        ),
+        ({"data": DATA.subset(torch.arange(30))}, r"data \('\w+' there, '\w+' here\)"),
+        ({"data": replace(DATA, soft=torch.eye(3)[DATA.labels])}, r"data \('\w+' there, '\w+' here\)"),
+        ({"data": replace(DATA, spec=replace(DATA.spec, mirror=True))}, r"spec\.mirror \(False there, True here\)"),
+        (
+            {"data": replace(DATA, labels=DATA.labels.flip(0)), "config": settings("noise")},
+            r"config\.source \('codes' there, 'noise' here\), data \('\w+' there, '\w+' here\)",
+        ),
     ],
 )
 def test_a_folder_of_another_run_is_refused(change: dict[str, Any], names: str, tmp_path: Path) -> None:
@@ -745,8 +832,100 @@ def test_overwrite_begins_anew(finished: bool, unbroken: Unbroken, tmp_path: Pat
 def test_a_damaged_identity_is_another_run(tmp_path: Path) -> None:
     stopped(tmp_path, after=3)
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(FileExistsError, match=r"holds another run, which differs in .*run\.json"):
+    with pytest.raises(
+        FileExistsError, match=r"holds a run whose run\.json is damaged: choose another folder, or pass"
+    ):
         distill(DATA, config=settings("codes"), out=tmp_path)
+
+
+OLD_RUN = """{
+  "config": {"architecture": "compact", "source": "codes", "first": "reconstruction", "first_steps": 400, "seed": 0},
+  "data": "0123456789abcdef",
+  "spec": {"name": "tiny", "channels": 1, "size": 28},
+  "device": "cpu"
+}"""
+
+
+def test_a_run_that_another_version_began_is_refused_plainly(tmp_path: Path) -> None:
+    stopped(tmp_path, after=3)
+    newer = json.dumps({**json.loads((tmp_path / "run.json").read_text()), "version": 99})
+    for text, version in ((OLD_RUN, 1), (newer, 99)):
+        (tmp_path / "run.json").write_text(text)
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        sentence = (
+            rf"holds a run that another version of dim_data began: only that version can go on with it \(its run\.json "
+            rf"has the version {version}, this one writes 2\): choose another folder, or pass overwrite=True"
+        )
+        with pytest.raises(FileExistsError, match=sentence):
+            distill(DATA, config=settings("codes"), out=tmp_path)
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    with pytest.raises(StoppedError):
+        distill(DATA, config=settings("codes"), out=tmp_path, overwrite=True, max_minutes=0)
+
+
+def test_a_renamed_data_folder_goes_on(tmp_path: Path) -> None:
+    for index, (image, label) in enumerate(zip(DATA.images, DATA.labels.tolist(), strict=True)):
+        path = tmp_path / "photos" / f"class{label}" / f"{index:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(path)
+    distill(tmp_path / "photos", config=settings("codes"), out=tmp_path / "whole")
+    steps: list[StageStep] = []
+    with pytest.raises(StoppedError):
+        distill(tmp_path / "photos", config=settings("codes"), out=tmp_path / "run", should_stop=lambda: True)
+    (tmp_path / "photos").rename(tmp_path / "pictures")
+    result = distill(tmp_path / "pictures", config=settings("codes"), out=tmp_path / "run", on_step=steps.append)
+    assert steps[0].step == 2
+    assert result.spec.name == "pictures"
+    weights = [tmp_path / name / "generator" / "model.safetensors" for name in ("whole", "run")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert torch.equal(
+        distill(tmp_path / "pictures", config=settings("codes"), out=tmp_path / "whole").codes, result.codes
+    )
+    (tmp_path / "pictures" / "class2").rename(tmp_path / "pictures" / "class3")
+    with pytest.raises(
+        FileExistsError, match=r"differs in spec\.classes \(\['class0', .*'class2'\] there, .*'class3'\] here"
+    ):
+        distill(tmp_path / "pictures", config=settings("codes"), out=tmp_path / "run")
+
+
+def never(*_: Any) -> None:
+    pytest.fail("it began to train")
+
+
+def test_a_finished_run_without_its_checkpoint_is_not_trained_again(
+    unbroken: Unbroken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(unbroken("codes"), tmp_path, dirs_exist_ok=True)
+    (tmp_path / "checkpoint.pt").unlink()
+    monkeypatch.setattr(stages, "_stages", never)
+    result = distill(DATA, config=settings("codes"), out=tmp_path)
+    assert torch.equal(result.codes, Generator.from_pretrained(unbroken("codes") / "generator").codes)
+    assert not (tmp_path / "checkpoint.pt").exists()
+    shutil.rmtree(tmp_path / "generator")
+    with pytest.raises(
+        FileExistsError, match=r"holds a finished run, and its generator/ is gone: put it back, or pass"
+    ):
+        distill(DATA, config=settings("codes"), out=tmp_path)
+
+
+def test_a_run_that_lost_its_checkpoint_is_not_silently_begun_anew(tmp_path: Path) -> None:
+    stopped(tmp_path, after=25)
+    (tmp_path / "checkpoint.pt").unlink()
+    log = (tmp_path / "metrics.jsonl").read_text()
+    with pytest.raises(FileNotFoundError, match=r"checkpoint\.pt is gone, .*: put back a copy, or pass overwrite=True"):
+        distill(DATA, config=settings("codes"), out=tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_text() == log
+
+
+def test_a_finished_run_is_read_where_nothing_can_be_written(
+    unbroken: Unbroken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, *args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+    for call in ("touch", "write_text"):
+        monkeypatch.setattr(Path, call, refuse)
+    assert distill(DATA, config=settings("codes"), out=unbroken("codes")).config.codes == 36
 
 
 @pytest.mark.parametrize("overwrite", [True, False])
@@ -760,10 +939,26 @@ def test_a_folder_that_is_no_run_is_never_touched(overwrite: bool, tmp_path: Pat
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.touch()
-    with pytest.raises(FileExistsError, match=r"file is a file: choose a folder for the run"):
-        distill(DATA, config=settings("codes"), out=path)
-    with pytest.raises(OSError, match=r"cannot use .*run as the output folder: .*; choose another"):
-        distill(DATA, config=settings("codes"), out=path / "run")
+    for out in (path, path / "run", path / "new" / "run"):
+        with pytest.raises(OSError, match=rf"cannot write to '{out}': '.*file' is a file; choose another folder"):
+            distill("nowhere", config=settings("codes"), out=out)  # before the data is looked for
+
+
+def test_a_file_in_the_place_of_the_result_is_found_out_before_training(tmp_path: Path) -> None:
+    stopped(tmp_path, after=3)
+    (tmp_path / "generator").touch()
+    with pytest.raises(OSError, match=r"cannot use .* as the output folder: .*'.*generator' is a file; choose another"):
+        distill(DATA, config=settings("codes"), out=tmp_path, on_step=never)
+
+
+def test_a_full_disk_is_found_out_before_the_data_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(dir: Path) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.raises(OSError, match=r"could not write '.*run': No space left on device"):
+        distill("nowhere", config=settings("codes"), out=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("call", ["mkdir", "write_text"])
