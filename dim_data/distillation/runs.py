@@ -18,6 +18,7 @@ import torch
 from dim_data.distillation.loops import StageStep
 from dim_data.distillation.presets import DistillConfig
 from dim_data.format import SAMPLES, write_atomically
+from dim_data.images import torch_defaults
 from dim_data.protocol import LoopState
 
 try:
@@ -97,6 +98,7 @@ class Run:
             raise self._unwritable(path, error) from error
         self.saved_at = time.monotonic()
 
+    @torch_defaults()
     def load(self) -> None:
         """Read the checkpoint, if there is one, cut the log back to it, and remove what a kill left half-written."""
         path = self.out / CHECKPOINT

@@ -11,7 +11,7 @@ import torch
 
 from dim_data.format import write_atomically
 from dim_data.generator import Generator
-from dim_data.images import LabelledImages, digest
+from dim_data.images import LabelledImages, digest, torch_defaults
 from dim_data.protocol.states import LoopState
 
 __all__ = ["Sittings"]
@@ -50,8 +50,7 @@ class Sittings:
         if not self._restored:
             return
         try:
-            state.load_state_dict(self._restored["state"])
-            torch.set_rng_state(self._restored["torch"])  # of a classifier with dropout
+            state.load_state_dict(self._restored)
         except Exception as error:
             raise self._unreadable(error) from error
         self._restored = {}
@@ -68,18 +67,19 @@ class Sittings:
 
     def _save(self, path: Path, state: LoopState) -> None:
         content = {"identity": self._identity, "accuracies": self.accuracies, "seconds": self.elapsed}
-        content |= {"state": state.state_dict(), "torch": torch.get_rng_state()}
+        content["state"] = state.state_dict()
         try:
             write_atomically(path, lambda file: torch.save(content, file))
         except (OSError, RuntimeError) as error:  # torch says RuntimeError of a full disk
             raise OSError(f"could not write {path}: {error}. What was there before is intact") from error
         self.saved_at = time.monotonic()
 
+    @torch_defaults()
     def _load(self, path: Path) -> None:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
             found, self.accuracies, self.before = content["identity"], content["accuracies"], content["seconds"]
-            self._restored = {name: content[name] for name in ("state", "torch")}
+            self._restored = content["state"]
             differing = [name for name, value in self._identity.items() if found[name] != value]
         except Exception as error:  # a damaged file makes torch raise a dozen kinds
             raise self._unreadable(error) from error
