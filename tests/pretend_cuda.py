@@ -128,7 +128,7 @@ def pretend_cuda() -> Iterator[torch.device]:
             mock.patch.object(torch.cuda, "_lazy_init", return_value=None),
             mock.patch.object(torch.cuda, "device", nullcontext),
             mock.patch.object(torch.cuda, "manual_seed"),
-            mock.patch.object(torch.cuda, "get_rng_state"),
+            mock.patch.object(torch.cuda, "get_rng_state", return_value=torch.zeros(16, dtype=torch.uint8)),
             mock.patch.object(torch.cuda, "set_rng_state"),
             mock.patch.object(torch, "tensor", _tensor),
             mock.patch.object(torch.nn.functional, "one_hot", _one_hot),

@@ -18,6 +18,7 @@ from dim_data.distillation.folders import BEFORE, CHECKPOINT, METRICS
 from dim_data.distillation.loops import StageStep
 from dim_data.distillation.presets import DistillConfig
 from dim_data.format import write_atomically
+from dim_data.images import torch_defaults
 from dim_data.protocol import LoopState, StoppedError
 
 __all__ = ["DivergenceError", "Run"]
@@ -87,6 +88,7 @@ class Run:
         with contextlib.suppress(OSError):
             self.save()
 
+    @torch_defaults()
     def load(self) -> None:
         """Read the checkpoint, if there is one, cut the log back to it, and remove what a kill left half-written."""
         path = self.out / CHECKPOINT

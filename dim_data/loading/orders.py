@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from dim_data.generator import hash_keys, permute
+from dim_data.images import torch_defaults
 from dim_data.loading.progress import Progress
 from dim_data.loading.shares import Share, present_share
 
@@ -114,6 +115,7 @@ class EpochSampler(DistributedSampler[int]):
         for start in range(0, self.num_samples, 8192):
             yield from self.indices(self.epoch, 0, self.share, start, start + 8192).tolist()
 
+    @torch_defaults(painting=True)
     def indices(self, epoch: int, place: int, share: Share, start: int, stop: int) -> Tensor:
         """Indices of the pictures that a rank has from its ``start``-th up to its ``stop``-th, int64, on the CPU.
 

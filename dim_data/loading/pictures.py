@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dim_data.generator import Generator, blended
-from dim_data.images import ImageSpec
+from dim_data.images import ImageSpec, torch_defaults
 from dim_data.loading.cache import PictureCache
 from dim_data.loading.progress import Progress
 
@@ -71,6 +71,7 @@ class LoaderPictures(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return self.ipc * self.spec.num_classes
 
+    @torch_defaults(painting=True)
     def __getitem__(self, index: Any) -> tuple[Tensor, Tensor]:
         """Image (C, H, W) and label of ``index``, on the loader's device; ``IndexError`` past either end."""
         place = operator.index(index)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,19 +24,18 @@ class GlobalRng:
     """
 
     def __init__(self, seed: int, device: torch.device | None = None) -> None:
-        self._seed, self._device = seed, device if device is not None and device.type == "cuda" else None
-        self._own: list[Tensor] | None = None
+        self._device = device if device is not None and device.type == "cuda" else None
+        self._own: list[Tensor] = []
         self._callers: list[Tensor] = []
+        with self:
+            torch.default_generator.manual_seed(seed)
+            if self._device is not None:
+                with torch.cuda.device(self._device):
+                    torch.cuda.manual_seed(seed)
 
     def __enter__(self) -> GlobalRng:
         self._callers = self._states()
-        if self._own is None:
-            torch.default_generator.manual_seed(self._seed)
-            if self._device is not None:
-                with torch.cuda.device(self._device):
-                    torch.cuda.manual_seed(self._seed)
-        else:
-            self._set(self._own)
+        self._set(self._own)
         return self
 
     def __exit__(
@@ -42,11 +43,23 @@ class GlobalRng:
     ) -> None:
         self._own = self._states()
         self._set(self._callers)
+        self._callers = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it stands: one tensor for each device, the CPU's first."""
+        return {"states": self._states() if self._callers else self._own}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go to where :meth:`state_dict` was taken; inside ``with``, at once."""
+        self._own = state_dict["states"]
+        if self._callers:
+            self._set(self._own)
 
     def _states(self) -> list[Tensor]:
         return [torch.get_rng_state(), *([] if self._device is None else [torch.cuda.get_rng_state(self._device)])]
 
     def _set(self, states: list[Tensor]) -> None:
-        torch.set_rng_state(states[0])
-        if self._device is not None:
+        if states:
+            torch.set_rng_state(states[0])
+        if self._device is not None and len(states) > 1:
             torch.cuda.set_rng_state(states[1], self._device)

@@ -13,7 +13,7 @@ import torch
 
 from dim_data.format import check_writable, write_atomically
 from dim_data.generator import Generator
-from dim_data.images import ImageSpec, LabelledImages, digest
+from dim_data.images import ImageSpec, LabelledImages, digest, torch_defaults
 from dim_data.protocol.states import LoopState, StoppedError, differences
 
 __all__ = ["Sittings"]
@@ -55,8 +55,7 @@ class Sittings:
         if not self._restored:
             return
         try:
-            state.load_state_dict(self._restored["state"])
-            torch.set_rng_state(self._restored["torch"])  # of a classifier with dropout
+            state.load_state_dict(self._restored)
         except Exception as error:
             raise self._unreadable(error) from error
         self._restored = {}
@@ -83,18 +82,19 @@ class Sittings:
 
     def _save(self, path: Path, state: LoopState) -> None:
         content = {"identity": self._identity, "accuracies": self.accuracies, "seconds": self.elapsed}
-        content |= {"state": state.state_dict(), "torch": torch.get_rng_state()}
+        content["state"] = state.state_dict()
         try:
             write_atomically(path, lambda file: torch.save(content, file))
         except OSError as error:
             raise OSError(f"could not write {path}: {error.__cause__}. What was there before is intact") from error
         self.saved_at = time.monotonic()
 
+    @torch_defaults()
     def _load(self, path: Path) -> None:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
             found, self.accuracies, self.before = content["identity"], content["accuracies"], content["seconds"]
-            self._restored = {name: content[name] for name in ("state", "torch")}
+            self._restored = content["state"]
             differing = differences({name: found[name] for name in self._identity}, self._identity)
         except Exception as error:  # a damaged file makes torch raise a dozen kinds
             raise self._unreadable(error) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -88,9 +89,8 @@ def train_on(
             if recipe.schedule == "one-cycle" and steps > 5  # of five a fifth is no time to rise: torch divides by 0
             else None
         )
-        state = LoopState(
-            {"model": model, "optimiser": optimiser, **({"schedule": schedule} if schedule else {})}, seed + 1
-        )
+        parts: dict[str, Any] = {"model": model, "optimiser": optimiser, "global_rng": rng}
+        state = LoopState(parts | ({"schedule": schedule} if schedule else {}), seed + 1)
         if sittings is not None:
             sittings.begin(state)
         forward = compiled(model)
