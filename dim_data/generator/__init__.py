@@ -14,10 +14,11 @@ from dim_data.generator.draws import bank_index, hash_keys, permute
 from dim_data.generator.facts import describe, read_training
 from dim_data.generator.grids import sample_grid, sample_png, save_grid
 from dim_data.generator.labelling import blended, opinions
-from dim_data.generator.model import Generator
+from dim_data.generator.model import CHUNK, Generator
 from dim_data.generator.names import bundled_names
 
 __all__ = [
+    "CHUNK",
     "Generator",
     "bank_index",
     "blended",

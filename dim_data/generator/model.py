@@ -264,7 +264,20 @@ class Generator(nn.Module):
         Raises:
             ValueError: There are no codes, or ``count`` is not in [num_classes, number of codes].
         """
-        rows = self.kept_rows(count, seed)
+        return self.keep_rows(self.kept_rows(count, seed), soft_labels)
+
+    @torch.no_grad()
+    def keep_rows(self, rows: Tensor, soft_labels: bool = True) -> Generator:
+        """A new generator with the same decoder and the codes at these places in the bank, for the same pictures.
+
+        Args:
+            rows: int64 (N,); every class must occur.
+            soft_labels: Keep their soft labels too, if there are any.
+
+        Raises:
+            ValueError: There are no codes, or a class has none of those kept.
+        """
+        self._check_codes()
         labels = torch.repeat_interleave(self.counts, output_size=len(self.codes))[rows]
         soft = self.soft[rows].float() / 255 if soft_labels and self.config.soft_labels else None
         kept = self.store(self.unpack(self.codes[rows]), labels, soft)

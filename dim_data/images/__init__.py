@@ -13,10 +13,11 @@ from __future__ import annotations
 from dim_data.images.augmentation import AUGMENTATIONS, augment, augment_pair, permitted
 from dim_data.images.real import LabelledImages, digest, load_real
 from dim_data.images.sample import bundled_test_sample
-from dim_data.images.specs import KNOWN_SPECS, MAX_CLASSES, SIZE_RANGE, ImageSpec
+from dim_data.images.specs import HELD_AS, KNOWN_SPECS, MAX_CLASSES, SIZE_RANGE, ImageSpec
 
 __all__ = [
     "AUGMENTATIONS",
+    "HELD_AS",
     "KNOWN_SPECS",
     "MAX_CLASSES",
     "SIZE_RANGE",

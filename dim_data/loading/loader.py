@@ -13,7 +13,7 @@ from torch import Tensor
 from dim_data.generator import Generator, blended, hash_keys, permute
 from dim_data.images import ImageSpec
 from dim_data.loading.cache import PictureCache
-from dim_data.loading.dataset import check_soft_labels, open_source
+from dim_data.loading.opening import check_soft_labels, open_source
 from dim_data.loading.passes import MAX_EPOCH, check_int, check_state
 from dim_data.networks import resolve_device
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import weakref
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import get_worker_info
+
+from dim_data.loading.memory import common, hand_on, is_spawning
 
 __all__ = ["MAX_EPOCH", "Passes", "check_int", "check_state"]
 
@@ -53,65 +58,91 @@ class Passes:
     would stay 0 in persistent workers, each of which holds a copy. A count for each index would not do, for
     ranks that share out the indices anew in each epoch would repeat one another's pictures.
 
-    A pickle or deep copy goes its own way from where it was made.
+    A pickle or deep copy goes its own way from where it was made. So does a process that is forked or spawned
+    with it and is no worker of a ``DataLoader``, such as one of several jobs: its workers follow it.
 
     Args:
         length: How many indices there are; six bytes each.
     """
 
     def __init__(self, length: int) -> None:
-        self._last = torch.full((length,), -1, dtype=torch.int32)
-        self._owner = torch.full((length,), -1, dtype=torch.int16)  # the worker of the last draw; -1: none
-        self._pinned = torch.tensor(-1)
-        self._share()
+        self._settle_in(torch.full((length,), -1), torch.full((length,), -1), torch.tensor([-1]))
 
-    def _share(self) -> None:
-        counters: Any
-        for counters in (self._last, self._owner, self._pinned):
-            counters.share_memory_()
+    def _settle_in(self, last: Tensor, owner: Tensor, pinned: Tensor) -> None:
+        """Keep these values in common memory from now on."""
+        self._last = common(len(last), dtype=torch.int32).copy_(last)
+        self._owner = common(len(last), dtype=torch.int16).copy_(owner)  # the worker of the last draw; -1: none
+        self._pinned = common(1, dtype=torch.int64).copy_(pinned)
+        self._inherited: tuple[Tensor, Tensor, Tensor] | None = None
+        _LIVING.add(self)
+
+    def inherit(self) -> None:
+        """Note, in a new process, where the parent stood: who turns out to be no worker goes on from there."""
+        self._inherited = self._last.clone(), self._owner.clone(), self._pinned.clone()
+
+    def settle(self) -> None:
+        """Decide, in a process that inherited its memory, whether to share it with the parent."""
+        if self._inherited is not None:
+            if get_worker_info() is None:
+                self._settle_in(*self._inherited)
+            self._inherited = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.settle()
+        if is_spawning():
+            hand_on(self._last, self._owner, self._pinned)
+        return self.__dict__
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._share()
+        self.inherit()
+        _LIVING.add(self)
 
     @property
     def pinned(self) -> int | None:
         """The epoch that all draws are in, if any."""
+        self.settle()
         return int(self._pinned) if self._pinned >= 0 else None
 
     @property
     def epoch(self) -> int:
         """The pinned epoch, else that of the latest draws; 0 before any."""
-        return int(self._pinned) if self._pinned >= 0 else max(0, int(self._last.max()))
+        pinned = self.pinned
+        return self._latest() if pinned is None else pinned
+
+    def _latest(self) -> int:
+        return max(0, int(self._last.numpy().max()))
 
     def pin(self, epoch: int | None) -> None:
         """Let all draws be in ``epoch`` (0 to :data:`MAX_EPOCH`); ``None`` lets go."""
+        self.settle()
         self._pinned.fill_(-1 if epoch is None else check_int("epoch", epoch, 0, MAX_EPOCH))
 
-    def advance(self, indices: Tensor) -> Tensor:
-        """Note that ``indices``, int64 (B,), are drawn; the epoch of each, int64 (B,).
+    def advance(self, indices: Sequence[int]) -> list[int]:
+        """Note that ``indices`` are drawn; the epoch of each.
 
         All of a batch are in one epoch, save that an index drawn several times in it runs ahead.
         """
-        if self._pinned >= 0:
-            epochs = torch.full_like(indices, int(self._pinned))
+        pinned, last = self.pinned, self._last.numpy()
+        where = np.asarray(indices, np.int64)
+        if pinned is not None:
+            epochs = [pinned] * len(where)
         else:
-            current = self.epoch
-            current += bool((self._last[indices] >= current).any())
+            current = self._latest()
+            current += bool((last[where] >= current).any())
             seen: Counter[int] = Counter()
-            ahead = []
-            for index in indices.tolist():
-                ahead.append(seen[index])
+            epochs = []
+            for index in indices:
+                epochs.append(current + seen[index])
                 seen[index] += 1
-            epochs = current + torch.tensor(ahead, dtype=torch.int64)
         # Claimed, then noted; whoever asks reads in the other order. So no state holds another worker's draw.
-        self._claim(indices)
-        self._last.scatter_reduce_(0, indices, epochs.int(), "amax")
+        self._claim(where)
+        last[where] = np.maximum(last[where], epochs)  # of an index drawn twice, the last one counts
         return epochs
 
-    def _claim(self, indices: Tensor) -> None:
+    def _claim(self, indices: NDArray[np.int64]) -> None:
         worker = get_worker_info()
-        self._owner[indices] = -1 if worker is None else worker.id
+        self._owner.numpy()[indices] = -1 if worker is None else worker.id
 
     def _mine(self) -> Tensor:
         # A worker's own draws are exactly those handed out when torchdata asks for its state; other workers
@@ -124,6 +155,7 @@ class Passes:
 
     def state_dict(self) -> dict[str, Any]:
         """What this process drew, JSON-ready: the latest epoch and a bit for each index drawn in it."""
+        self.settle()
         last = self._last.clone()
         latest = max(0, int(last.max()))
         drawn = (last == latest) & self._mine()
@@ -140,8 +172,26 @@ class Passes:
                 f"a state's 'drawn' holds a bit for each of {len(self._last)} indices, got {8 * len(packed)}"
             )
         bits = np.unpackbits(packed, count=len(self._last))
-        drawn = torch.from_numpy(bits).nonzero()[:, 0]
+        drawn = bits.nonzero()[0]
         later = self._last >= epoch
         self._last[later & self._mine()] = -1
         self._claim(drawn)
-        self._last[drawn] = epoch
+        self._last.numpy()[drawn] = epoch
+
+
+_LIVING: weakref.WeakSet[Passes] = weakref.WeakSet()
+
+
+def _settle_all() -> None:
+    for passes in list(_LIVING):
+        passes.settle()
+
+
+def _inherit_all() -> None:
+    for passes in list(_LIVING):
+        passes.inherit()
+
+
+if hasattr(os, "register_at_fork"):  # elsewhere every process is spawned
+    # Before: the workers of a job must find the job's own memory, though it never drew.
+    os.register_at_fork(before=_settle_all, after_in_child=_inherit_all)

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from dim_data.loading import passes as module
 from dim_data.loading.passes import MAX_EPOCH, Passes, check_int, check_state
 
 
 def draw(passes: Passes, *indices: int) -> list[int]:
-    return passes.advance(torch.tensor(indices, dtype=torch.int64)).tolist()
+    return passes.advance(indices)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ class Interrupted(Passes):
             then, self.then = self.then, None
             then()
 
-    def _claim(self, indices: Tensor) -> None:
+    def _claim(self, indices: NDArray[np.int64]) -> None:
         self._point()
         super()._claim(indices)
         self._point()
