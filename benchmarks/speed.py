@@ -1,4 +1,4 @@
-"""How fast: everything side by side in one run, as ratios, written to ``speed/cpu.json`` or ``speed/gpu.json``.
+"""How fast: everything side by side in one run, as ratios, written to ``timing/results/cpu.json`` or ``gpu.json``.
 
     python benchmarks/speed.py                                   # all sections, about 20 minutes on 2 cores
     python benchmarks/speed.py --sections loader start           # some; the others stay as they are in the file
@@ -16,23 +16,21 @@ import json
 import platform
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from accuracy.machines import hardware
 from dim_data import __version__
 from dim_data.format import write_atomically
 from dim_data.networks import resolve_device
+from timing.contest import Bench
+from timing.making import measure_arithmetic, measure_distilling, measure_generator
+from timing.using import measure_growth, measure_loader, measure_profile, measure_start, measure_training
 
-sys.path.insert(0, str(Path(__file__).parent))
-from reproduce import hardware
-from speed_bench import Bench
-from speed_make import measure_arithmetic, measure_distilling, measure_generator
-from speed_use import measure_growth, measure_loader, measure_profile, measure_start, measure_training
-
-SPEED = Path(__file__).with_name("speed")
+RESULTS = Path(__file__).parent / "timing" / "results"
 
 SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "loader": measure_loader,
@@ -46,8 +44,8 @@ SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
 }
 
 
-def main(argv: list[str] | None = None) -> Path:
-    """Measure the sections asked for and return the path of the result file."""
+def read_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """What to measure, and how long."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
     parser.add_argument("--device", help="default: CUDA where there is one")
@@ -55,13 +53,18 @@ def main(argv: list[str] | None = None) -> Path:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0, help="of the epochs' sizes; below 1 for a trial")
     parser.add_argument("--original", type=Path, help="a checkout of the DiM paper's code, timed in its section")
-    parser.add_argument("--out", type=Path, default=SPEED)
-    args = parser.parse_args(argv)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    return parser.parse_args(words)
+
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    """Measure the sections asked for and return the path of the result file."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    args = read_arguments(words)
     device = resolve_device(args.device)
     bench = Bench(device, args.seconds, args.rounds, args.scale, args.original)
     path = args.out / f"{'gpu' if device.type == 'cuda' else 'cpu'}.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    words = [str(a) for a in (argv if argv is not None else sys.argv[1:])]
     command = shlex.join(["python", "benchmarks/speed.py", *words]).replace(str(args.original), "PATH")
     for name in args.sections:
         result = SECTIONS[name](bench)

@@ -8,7 +8,7 @@ computed is the CPU's. It finds a forgotten ``.to(device)``; of kernels, bfloat1
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -126,6 +126,10 @@ def pretend_cuda() -> Iterator[torch.device]:
             mock.patch.object(torch.cuda, "is_available", return_value=True),
             mock.patch.object(torch.cuda, "get_device_capability", return_value=(7, 5)),
             mock.patch.object(torch.cuda, "_lazy_init", return_value=None),
+            mock.patch.object(torch.cuda, "device", nullcontext),
+            mock.patch.object(torch.cuda, "manual_seed"),
+            mock.patch.object(torch.cuda, "get_rng_state"),
+            mock.patch.object(torch.cuda, "set_rng_state"),
             mock.patch.object(torch, "tensor", _tensor),
             mock.patch.object(torch.nn.functional, "one_hot", _one_hot),
             mock.patch.dict("os.environ", DIM_DATA_COMPILE="0"),

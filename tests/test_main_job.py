@@ -16,7 +16,7 @@ from dim_data.images.real import load_real
 from dim_data.images.sample import bundled_test_sample
 from dim_data.images.specs import KNOWN_SPECS
 from dim_data.networks.classifiers import ConvNet
-from dim_data.protocol.evaluation import measure_accuracy
+from dim_data.protocol.training import measure_accuracy
 
 ROOT = os.environ.get("DIM_DATA_ROOT", "")
 needs_data = pytest.mark.skipif(not ROOT, reason="set DIM_DATA_ROOT to a folder with the real data")
@@ -36,8 +36,8 @@ def test_bundled_generators_load_and_paint(name: str) -> None:
 
 def test_the_small_generator_is_a_part_of_the_other() -> None:
     small, part = Generator.from_pretrained("cifar10_small"), Generator.from_pretrained("cifar10").keep_codes(19_700)
-    assert torch.equal(small.codes, part.codes)
-    assert torch.equal(small.soft, part.soft)
+    assert torch.equal(small.bank.codes, part.bank.codes)
+    assert torch.equal(small.bank.soft, part.bank.soft)
     for mine, theirs in zip(small.decoder.parameters(), part.decoder.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=0)
 

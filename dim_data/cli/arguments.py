@@ -75,7 +75,7 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
         "distill",
         "make a generator from labelled images",
         "examples:\n"
-        "  dim-data distill photos/ --out runs/photos              # one sub-folder of images per class\n"
+        "  dim-data distill photos/ --size 64 --out runs/photos    # one sub-folder of images per class\n"
         "  dim-data distill pathmnist.npz --out runs/path --max-minutes 30\n"
         "  dim-data distill cifar10 --data-root DIR --out runs/c10 --set matching_steps=6000 --set options.width=96\n\n"
         "Killed, stopped by --max-minutes (exit code 3) or by Ctrl-C (130), the same command goes on where it was.",
@@ -84,6 +84,7 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
     sub.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of this run")
     sub.add_argument("--preset", choices=sorted(PRESETS), default="default", help="(default: %(default)s)")
     sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a DistillConfig field")
+    sub.add_argument("--size", type=_positive, metavar="PIXELS", help="resize and crop every image: photos need it")
     sub.add_argument("--mirror", action="store_true", help="a mirrored image is of the same class: augment by flips")
     sub.add_argument("--seed", type=int, help="of everything random (default: the preset's)")
     sub.add_argument("--max-minutes", type=float, metavar="M", help="stop after so long, resumably")
@@ -106,6 +107,7 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
     )
     source(sub)
     sub.add_argument("--test", metavar="FILE", help="real test images: an .npz or an image folder")
+    sub.add_argument("--size", type=_positive, metavar="PIXELS", help="resize and crop every test image")
     sub.add_argument("--classifier", choices=sorted(CLASSIFIERS), help="(default: convnet3)")
     sub.add_argument("--recipe", choices=sorted(RECIPES), help="(default: tuned)")
     sub.add_argument("--ipc", type=_positive, help="images per class in an epoch (default: 10)")
@@ -161,7 +163,9 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
         help="with --noise: train a teacher to keep beside it; --no-soft-labels: leave out those beside codes",
     )
     sub.add_argument("--epochs", type=_positive, default=1000, help="of the teacher, at ipc 10 (default: %(default)s)")
-    sub.add_argument("--dtype", choices=DTYPES, default="int8", help="of the weights on disk (default: %(default)s)")
+    sub.add_argument(
+        "--dtype", choices=DTYPES, help="of the weights on disk (default: as they were stored; what is new in float16)"
+    )
     sub.add_argument("--seed", type=int, default=0, help="chooses the codes, teaches (default: %(default)s)")
     sub.add_argument("--json", action="store_true", help="describe the result as JSON")
     device(sub)

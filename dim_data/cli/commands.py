@@ -25,7 +25,7 @@ from dim_data.format import MAX_BYTES, TRAINING_CONFIG, write_atomically
 from dim_data.generator import Generator, describe, read_training, sample_png, save_grid
 from dim_data.hub import Accuracy, agree, publish, pull, stated_accuracies
 from dim_data.images import KNOWN_SPECS, LabelledImages, bundled_test_sample, load_real
-from dim_data.networks import CLASSIFIERS
+from dim_data.networks import CLASSIFIERS, reached_sizes
 from dim_data.protocol import RECIPES, evaluate, train_teacher
 
 __all__ = ["main"]
@@ -59,7 +59,7 @@ def _distill(args: argparse.Namespace) -> int:
     if changes:
         options = {**config.options, **changes.pop("options", {})}
         config = DistillConfig.from_dict({**config.to_dict(), "options": options, **changes})
-    data = load_real(args.data, root=args.data_root)
+    data = load_real(args.data, root=args.data_root, size=args.size, sizes=reached_sizes(config.architecture))
     if args.mirror:
         data = replace(data, spec=replace(data.spec, mirror=True))
     with interruptible() as interrupted, StageBars() as bars:
@@ -92,7 +92,7 @@ def _distill(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     generator = Generator.from_pretrained(args.source, revision=args.revision, device=args.device)
-    test = _test_images(generator, args.data_root, args.test, args.json)
+    test = _test_images(generator, args.data_root, args.test, args.size, args.json)
     stated: tuple[Accuracy, ...] = ()
     if generator.folder and all(getattr(args, n) is None for n in ("classifier", "recipe", "ipc", "epochs", "seeds")):
         stated = stated_accuracies(generator.folder)
@@ -150,9 +150,7 @@ def _info(args: argparse.Namespace) -> int:
     rows = {
         "images": f"{spec.size}x{spec.size} {'grey' if spec.channels == 1 else 'RGB'}, as {spec.name}",
         "classes": f"{spec.num_classes}: {', '.join(spec.classes[:10])}{', ...' if spec.num_classes > 10 else ''}",
-        "latents": f"codes, {facts['codes']} stored"
-        if facts["codes"]
-        else "noise" + (f", shaped by a Gaussian of rank {facts['rank']} for each class" if facts["rank"] else ""),
+        "latents": facts["latents"],
         "labels": "soft ones too: soft_labels=True" if facts["soft_labels"] else "",
         "network": f"{facts['architecture']}, {facts['parameters'] / 1e6:.2f} M parameters",
         "file": f"{facts['bytes'] / 1e6:.2f} MB in {facts['folder']}",
@@ -213,7 +211,7 @@ def _shrink(args: argparse.Namespace) -> int:
     done = ""
     if args.noise:
         teacher, taught = None, ""
-        if args.soft_labels and generator.config.source == "codes":
+        if args.soft_labels and generator.source.finite:
             started = time.monotonic()
             with SeedBar() as bar:
                 options = {"epochs": args.epochs, "seed": args.seed}
@@ -225,20 +223,20 @@ def _shrink(args: argparse.Namespace) -> int:
         count, keep = args.codes or generator.config.codes, args.soft_labels is not False
         generator = generator.keep_codes(count, args.seed, soft_labels=keep)
         done = f"keep_codes({count}, seed={args.seed}{'' if keep else ', soft_labels=False'})"
-    generator.save_pretrained(args.out, dtype="int4" if args.dtype == "int4" else getattr(torch, args.dtype))
+    generator.save_pretrained(args.out, dtype=getattr(torch, args.dtype or "", args.dtype))
     if done:
         training["derived"] = ", then ".join(str(step) for step in (training.get("derived"), done) if step)
     text = json.dumps(training, indent=2) + "\n"
     write_atomically(args.out / TRAINING_CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
     facts = describe(generator, args.out)
-    latents = f"{facts['codes']} codes" if facts["codes"] else "noise"
-    print(json.dumps(facts, indent=2) if args.json else f"{args.out}: {facts['bytes'] / 1e6:.2f} MB, {latents}")
+    size = f"{facts['bytes'] / 1e6:.2f} MB"
+    print(json.dumps(facts, indent=2) if args.json else f"{args.out}: {size}, {facts['latents']}")
     return 0
 
 
 def _demo(args: argparse.Namespace) -> int:
     generator = Generator.from_pretrained("cifar10", device=args.device)
-    test = _test_images(generator, args.data_root, None, quiet=False)
+    test = _test_images(generator, args.data_root, None, None, quiet=False)
     size = describe(generator, generator.folder or Path())["bytes"]
     print(f"training ConvNet-3 on pictures from a generator of {size / 1e6:.1f} MB; no real image is read")
     with SeedBar() as bar:
@@ -263,13 +261,15 @@ _RUNS = {
 # What they share -----------------------------------------------------------------------------------------
 
 
-def _test_images(generator: Generator, root: str | None, test: str | None, quiet: bool) -> LabelledImages:
+def _test_images(
+    generator: Generator, root: str | None, test: str | None, size: int | None, quiet: bool
+) -> LabelledImages:
     """The real test images for a generator: ``--test``, else the known set under the root, else the sample."""
     name = generator.spec.name
     if test is not None:
-        return load_real(test, generator.spec, split="test", root=root)
+        return load_real(test, generator.spec, split="test", root=root, size=size)
     if root is not None and name in KNOWN_SPECS:
-        return load_real(name, split="test", root=root)
+        return load_real(name, generator.spec, split="test", root=root, size=size)
     if name == "cifar10":
         if not quiet:
             print("testing on the bundled 1000 real images; --data-root DIR tests on all 10000", file=sys.stderr)

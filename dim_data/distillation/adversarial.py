@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from dim_data.distillation.loops import Ema, StageStep, draw_batch
 from dim_data.generator import Generator
-from dim_data.images import ImageSpec, LabelledImages, augment
-from dim_data.networks import autocast
+from dim_data.images import ImageSpec, LabelledImages, augment, in_steps, torch_defaults
+from dim_data.networks import GlobalRng, autocast
 from dim_data.protocol import LoopState
 
 __all__ = ["Discriminator", "adversarial_parts", "adversarial_step", "gradient_penalty", "train_adversarial"]
@@ -69,12 +69,12 @@ def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, mix: 
     return ((gradient / 2).flatten(1).norm(dim=1) - 1).square().mean()
 
 
+@torch_defaults()
 def adversarial_parts(
     generator: Generator, width: int, lr: float, ema: float, seed: int, device: torch.device
 ) -> LoopState:
     """A fresh state of the game: ``generator``, ``discriminator``, an optimiser each, and ``average``."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with GlobalRng(seed):
         discriminator = Discriminator(generator.spec, width)
     discriminator.to(device)  # not channels last: LayerNorm would have to turn it back at each layer
     generator.train().requires_grad_(True)
@@ -141,6 +141,7 @@ def _apply(optimiser: Any, loss: Tensor) -> None:
     optimiser.step()
 
 
+@in_steps()
 def train_adversarial(
     state: LoopState,
     data: LabelledImages,

@@ -18,12 +18,13 @@ from dim_data.distillation.refining import refine
 from dim_data.distillation.runs import CURVES, METRICS, RESULT, Run
 from dim_data.format import SAMPLES, TRAINING_CONFIG, write_atomically
 from dim_data.generator import Generator, opinions, save_grid
-from dim_data.images import LabelledImages
+from dim_data.images import LabelledImages, torch_defaults
 from dim_data.protocol import LoopState, evaluate
 
 __all__ = ["kept_images", "make_candidate", "score_candidate", "ship_best"]
 
 
+@torch_defaults()
 def make_candidate(state: LoopState, data: LabelledImages, config: DistillConfig, device: torch.device) -> Generator:
     """The averaged generator as it would be shipped: with the codes of ``data``, or with what remains of them."""
     average: Generator = state.parts["average"].module
@@ -33,6 +34,7 @@ def make_candidate(state: LoopState, data: LabelledImages, config: DistillConfig
     return stored if config.source == "codes" else stored.forget_codes(config.rank)
 
 
+@torch_defaults()
 def kept_images(data: LabelledImages, config: DistillConfig) -> LabelledImages:
     """The images whose codes are stored."""
     return _some(data, config.max_codes or len(data), config.seed)
@@ -51,6 +53,7 @@ def _some(data: LabelledImages, count: int, seed: int) -> LabelledImages:
     return data.subset(torch.cat(chosen).sort().values.to(data.images.device))
 
 
+@torch_defaults()
 def score_candidate(
     run: Run,
     state: LoopState,

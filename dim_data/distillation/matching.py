@@ -17,7 +17,7 @@ from dim_data.distillation.adversarial import adversarial_step
 from dim_data.distillation.loops import StageStep, draw_batch
 from dim_data.distillation.pool import age_member, renew_member
 from dim_data.distillation.reconstruction import reconstruction
-from dim_data.images import LabelledImages, augment, augment_pair
+from dim_data.images import LabelledImages, augment, augment_pair, in_steps
 from dim_data.networks import autocast, compiled
 from dim_data.protocol import LoopState
 
@@ -35,6 +35,7 @@ def feature_distance(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     return torch.stack([(a - b).square().mean() / a.square().mean().clamp(min=1e-6) for a, b in pairs]).sum()
 
 
+@in_steps()
 def match_images(
     state: LoopState,
     pool: LoopState,
@@ -94,6 +95,7 @@ def match_images(
         yield StageStep("matching", state.step, steps, losses)
 
 
+@in_steps()
 def match_labels(
     state: LoopState,
     pool: LoopState,

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from dim_data.distillation.loops import StageStep, draw_batch
-from dim_data.images import ImageSpec, LabelledImages, augment
-from dim_data.networks import autocast, build_classifier, compiled
+from dim_data.images import ImageSpec, LabelledImages, augment, in_steps, torch_defaults
+from dim_data.networks import GlobalRng, autocast, build_classifier, compiled
 from dim_data.protocol import LoopState
 
 __all__ = ["age_member", "elders", "renew_member", "start_pool", "warm_pool"]
@@ -24,14 +24,14 @@ PEAK_LR = 0.05
 AGING_LR = 0.01  # the rate at which the paper trains its members
 
 
+@torch_defaults()
 def start_pool(names: Sequence[str], members: int, spec: ImageSpec, seed: int, device: torch.device) -> LoopState:
     """A pool of ``members`` fresh classifiers, architectures taken from ``names`` in turn.
 
     Returns:
         A state with the parts ``pool``, a ``ModuleList``, and ``optimiser``, with one group a member.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with GlobalRng(seed):
         pool = nn.ModuleList(build_classifier(names[i % len(names)], spec) for i in range(members))
     pool.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     groups = [{"params": list(member.parameters())} for member in pool]
@@ -39,6 +39,7 @@ def start_pool(names: Sequence[str], members: int, spec: ImageSpec, seed: int, d
     return LoopState({"pool": pool, "optimiser": optimiser}, seed)
 
 
+@in_steps()
 def warm_pool(
     state: LoopState,
     data: LabelledImages,
@@ -84,8 +85,7 @@ def elders(state: LoopState, ages: Sequence[int]) -> list[nn.Module]:
 def renew_member(state: LoopState, member: int) -> None:
     """Give a member fresh weights and forget its momentum."""
     module, optimiser = state.parts["pool"][member], state.parts["optimiser"]
-    with torch.random.fork_rng():
-        torch.manual_seed(int(torch.randint(1 << 31, (), generator=state.rng)))
+    with GlobalRng(int(torch.randint(1 << 31, (), generator=state.rng))):
         for layer in module.modules():
             if hasattr(layer, "reset_parameters"):
                 layer.reset_parameters()

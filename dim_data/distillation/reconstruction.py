@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from dim_data.distillation.loops import Ema, StageStep, draw_batch
 from dim_data.generator import Generator
-from dim_data.images import ImageSpec, LabelledImages, augment
-from dim_data.networks import ResidualBlock, autocast, compiled
+from dim_data.images import ImageSpec, LabelledImages, augment, in_steps, torch_defaults
+from dim_data.networks import GlobalRng, ResidualBlock, autocast, compiled
 from dim_data.protocol import LoopState
 
 __all__ = [
@@ -64,10 +64,10 @@ def quantise(latents: Tensor, levels: int) -> Tensor:
     return latents + (rounded - latents).detach()
 
 
+@torch_defaults()
 def reconstruction_parts(generator: Generator, lr: float, ema: float, seed: int, device: torch.device) -> LoopState:
     """A fresh state of the paired loop: ``generator``, ``encoder``, ``optimiser``, averages of both nets."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with GlobalRng(seed):
         encoder = Encoder(generator.spec, generator.decoder.latent_shape)
     encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     generator.train().requires_grad_(True)
@@ -87,10 +87,11 @@ def reconstruction_parts(generator: Generator, lr: float, ema: float, seed: int,
 
 def reconstruction(generator: Generator, encoder: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Images (B, C, H, W) in [0, 1], encoded, quantised and decoded again: near [0, 1], trainable."""
-    latents = quantise(encoder(images).float(), generator.code_levels)
+    latents = quantise(encoder(images).float(), generator.bank.levels)
     return generator(latents, labels).float()
 
 
+@in_steps()
 def reconstruct(
     state: LoopState,
     data: LabelledImages,
@@ -120,7 +121,7 @@ def reconstruct(
         yield StageStep("reconstruction", state.step, steps, {"pixels": pixels.item()})
 
 
-@torch.no_grad()
+@torch_defaults(painting=True)
 def encode_all(generator: Generator, encoder: nn.Module, data: LabelledImages, device: torch.device) -> Generator:
     """``generator`` with the code, and the soft label if any, of every image of ``data`` stored, on ``device``."""
     encoder.eval()

@@ -20,8 +20,8 @@ from dim_data.distillation.reconstruction import reconstruct, reconstruction_par
 from dim_data.distillation.runs import BEFORE, RESULT, Run, claimed, open_run
 from dim_data.format import GeneratorConfig
 from dim_data.generator import Generator
-from dim_data.images import ImageSpec, LabelledImages, load_real, permitted
-from dim_data.networks import resolve_device
+from dim_data.images import ImageSpec, LabelledImages, load_real, permitted, torch_defaults
+from dim_data.networks import GlobalRng, reached_sizes, resolve_device
 
 __all__ = ["distill"]
 
@@ -33,6 +33,8 @@ def distill(
     *,
     out: str | Path,
     root: str | Path | None = None,
+    size: int | None = None,
+    columns: tuple[Any, Any] | None = None,
     resume: bool = True,
     overwrite: bool = False,
     max_minutes: float | None = None,
@@ -54,6 +56,8 @@ def distill(
         config: A :class:`DistillConfig`, a name in :data:`PRESETS`, or ``None`` for ``"default"``.
         out: The output folder.
         root: Where a known dataset's files are, if ``data`` is its name.
+        size: Resize and crop every image to so many pixels; left out, they must be squares of one size.
+        columns: The keys of the image and the label in the items of ``data``, where they are not found by type.
         resume: Go on with the run in ``out``, if there is one; ``False`` refuses a folder with a run.
         overwrite: Begin anew in a folder that holds a run.
         max_minutes: Stop after this long in this call, resumably.
@@ -78,12 +82,11 @@ def distill(
         config = PRESETS[config]
     config = config or PRESETS["default"]
     place = resolve_device(device)
-    full = load_real(data, spec, root=root)
+    full = load_real(data, spec, root=root, size=size, columns=columns, sizes=reached_sizes(config.architecture))
     _check_classes(full, config)
     # The paired stages always train a decoder of codes; noise takes their place at the end.
     source, codes = ("codes", full.spec.num_classes) if config.first == "reconstruction" else ("noise", 0)
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
+    with torch_defaults(), GlobalRng(config.seed):
         generator = Generator(
             GeneratorConfig(full.spec, config.architecture, source, options=config.options, codes=codes)
         ).to(place)

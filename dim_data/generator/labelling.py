@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dim_data.images import ImageSpec
-from dim_data.networks import autocast, compiled
+from dim_data.images import ImageSpec, torch_defaults
+from dim_data.networks import autocast, compiled, logits_of
 
 __all__ = ["blended", "opinion", "opinions"]
 
@@ -29,16 +29,15 @@ def opinion(
         temperature: Divides the logits: above 1 the teachers are less sure.
 
     Raises:
-        ValueError: A teacher does not give ``num_classes`` logits.
+        TypeError: A teacher gives something else than logits.
+        ValueError: They are not ``num_classes``.
     """
-    batch, wanted, said = spec.normalize(images.float() / 255), (len(images), spec.num_classes), []
+    batch, said = spec.normalize(images.float() / 255), []
     for view in [batch, batch.flip(-1)] if spec.mirror else [batch]:
         view = view.contiguous(memory_format=torch.channels_last)
         for teacher in teachers:
             with autocast(images.device):
-                logits = teacher(view)
-            if logits.shape != wanted:
-                raise ValueError(f"a teacher must give logits of shape {wanted}, got {tuple(logits.shape)}")
+                logits = logits_of(teacher(view), len(images), spec.num_classes, "teacher")
             said.append((logits.float() / temperature).softmax(1))
     return torch.stack(said).mean(0)
 
@@ -56,6 +55,7 @@ def blended(soft: Tensor, labels: Tensor, share: float) -> Tensor:
     return torch.lerp(F.one_hot(labels.to(soft.device), soft.shape[1]).to(soft), soft, share)
 
 
+@torch_defaults()
 @torch.no_grad()
 def opinions(
     teachers: Sequence[nn.Module],

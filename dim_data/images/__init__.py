@@ -1,9 +1,14 @@
 """Real images: what is known of a set, reading it, augmenting it.
 
 * ``specs``: :class:`ImageSpec`, the facts about a set (classes, size, statistics), once, as data. Begin here.
-* ``real``: :func:`load_real`, the one reader of whatever labelled images come in: a new kind of source goes there.
+* ``real``: :func:`load_real`, the one reader of whatever labelled images come in; ``labelled``: what it hands out.
+* Sources: ``folders``, ``arrays``, ``datasets`` and their ``tables``. A new kind of source is a module beside them that
+  makes a ``Pictures`` of ``pictures``, and a line in ``real``.
+* ``pixels``: every kind of pixel as eight bits: a new kind of picture goes there. ``framing``: sizes and crops.
+* ``classes``: labels by the names of classes. ``splits``: what train and test are called.
 * ``augmentation``: what may be done to images in training.
 * ``sample``: the real test images that ship with the library.
+* ``defaults``: torch's switches as they start out, whatever the caller's are. All floors compute in them.
 
 The lowest floor: it imports nothing of dim_data.
 """
@@ -11,7 +16,9 @@ The lowest floor: it imports nothing of dim_data.
 from __future__ import annotations
 
 from dim_data.images.augmentation import AUGMENTATIONS, augment, augment_pair, permitted
-from dim_data.images.real import LabelledImages, digest, load_real
+from dim_data.images.defaults import in_steps, torch_defaults
+from dim_data.images.labelled import LabelledImages, digest
+from dim_data.images.real import load_real
 from dim_data.images.sample import bundled_test_sample
 from dim_data.images.specs import HELD_AS, KNOWN_SPECS, MAX_CLASSES, SIZE_RANGE, ImageSpec
 
@@ -27,6 +34,8 @@ __all__ = [
     "augment_pair",
     "bundled_test_sample",
     "digest",
+    "in_steps",
     "load_real",
     "permitted",
+    "torch_defaults",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dim_data.images.real import LabelledImages
+from dim_data.images.labelled import LabelledImages
 from dim_data.images.specs import KNOWN_SPECS
 
 __all__ = ["bundled_test_sample"]

@@ -7,6 +7,8 @@
 * ``passes``: new pictures in each pass, whoever draws them.
 * ``sheets``: pictures painted a few at a time. ``cache``: pictures decoded once. ``memory``: what processes share.
 * ``loader``: :class:`DistilledLoader`, batches made on the device where you train.
+* ``shares``: which part of an epoch falls to which rank. ``orders``: its indices, as the loader's sampler.
+* ``progress``: where the loader's pass stands. ``pictures``: those of its epoch by index, as its dataset.
 * ``opening``: what both are opened with.
 
 Imports ``generator`` and the floors below it.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dim_data.generator import Generator
+from dim_data.images import torch_defaults
 from dim_data.loading.memory import common, hand_on, is_spawning
 
 __all__ = ["PictureCache"]
@@ -24,7 +25,7 @@ class PictureCache:
     code: 154 MB for 50,000 codes of 32x32 RGB.
 
     Args:
-        generator: Its ``config.source`` is ``"codes"``.
+        generator: One that stores codes.
         shared: Let worker processes, forked or spawned, fill and read one cache together (on the CPU). Only those
             that are spawned need ``/dev/shm`` for it.
 
@@ -33,14 +34,15 @@ class PictureCache:
         ValueError: The generator is driven by noise: no picture ever comes again.
     """
 
+    @torch_defaults(painting=True)
     def __init__(self, generator: Generator, *, shared: bool = False) -> None:
-        if generator.config.source != "codes":
+        if not generator.source.finite:
             raise ValueError(
                 "a cache needs stored codes; this generator is driven by noise, and no picture of it ever comes "
                 "again: leave out cache=True, or freeze one set by DistilledDataset(..., fixed=True)"
             )
         self.generator = generator
-        spec, codes = generator.spec, generator.codes
+        spec, codes = generator.spec, generator.bank.codes
         shape = (len(codes), spec.channels, spec.size, spec.size)
         if shared:
             self._pictures = common(*shape, dtype=torch.uint8)
@@ -58,17 +60,20 @@ class PictureCache:
             hand_on(self._pictures, self._known)
         return self.__dict__
 
+    @torch_defaults(painting=True)
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self._shared and not self._pictures.is_shared():  # a copy, whose memory is its own again
             self._pictures = common(*self._pictures.shape, dtype=torch.uint8).copy_(self._pictures)
             self._known = common(*self._known.shape, dtype=torch.bool).copy_(self._known)
 
+    @torch_defaults(painting=True)
     def synthesize(self, labels: Tensor, serials: Tensor, seed: int = 0) -> Tensor:
         """What :meth:`Generator.synthesize <dim_data.generator.Generator.synthesize>` returns for these arguments."""
         self.generator.check_labels(labels)
         return self.decode(self.generator.rows(labels, serials, seed))
 
+    @torch_defaults(painting=True)
     def decode(self, rows: Tensor) -> Tensor:
         """What :meth:`Generator.decode <dim_data.generator.Generator.decode>` returns for these rows."""
         if not self._filled:

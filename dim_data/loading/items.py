@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from dim_data.generator import CHUNK, Generator, blended
-from dim_data.images import ImageSpec
+from dim_data.images import ImageSpec, torch_defaults
 from dim_data.loading.cache import PictureCache
 from dim_data.loading.columns import Columns
 from dim_data.loading.parts import serves, warn_of_reuse
@@ -90,8 +90,7 @@ class Items(Columns):
             return self._item(self._picture(place), self._target(place))
         row = self._sheets.row(self._key(epoch), place, lambda places: self._rows(places, epoch))
         picture, said = np.split(row, [math.prod(self._shape)])
-        opinion = torch.from_numpy(said.copy().view(np.float32)) if self.soft_labels else None
-        return self._item(picture.reshape(self._shape), self._label(place, opinion))
+        return self._item(picture.reshape(self._shape), self._label(place, _opinion(said)))
 
     def read(self, indices: Iterable[int]) -> list[tuple[Any, Any]]:
         """The items of a batch of indices, made in one forward pass: ``[dataset[i] for i in indices]``, at once.
@@ -105,7 +104,7 @@ class Items(Columns):
         epochs = self._draw(chosen)
         if self._is_held(epochs):
             return [self._item(self._picture(place), self._target(place)) for place in chosen]
-        places, when = torch.tensor([chosen, epochs])
+        places, when = torch.tensor([chosen, epochs], device="cpu")
         pictures = self._pictures(places, when)
         opinions = self._opinions(places, when, pictures) if self.soft_labels else [None] * len(chosen)
         parts = zip(_as_arrays(pictures), chosen, opinions, strict=True)
@@ -177,6 +176,7 @@ class Items(Columns):
     def _epoch_key(self) -> tuple[Any, ...]:
         return self._key(self.epoch)
 
+    @torch_defaults(painting=True)
     def _painted(self) -> NDArray[np.uint8]:
         indices = torch.arange(len(self))
         return _as_arrays(self._pictures(indices, torch.full_like(indices, self.epoch)))
@@ -194,12 +194,14 @@ class Items(Columns):
     def _serials(self, indices: Tensor, epochs: Tensor) -> Tensor:
         return epochs * self.ipc + torch.div(indices, self.spec.num_classes, rounding_mode="floor")
 
+    @torch_defaults(painting=True)
     def _opinions(self, indices: Tensor, epochs: Tensor, pictures: Tensor) -> Tensor:
         """Soft labels of ``pictures``, those of ``indices`` (B,) in ``epochs`` (B,): float32 (B, num_classes)."""
         labels = indices % self.spec.num_classes
         soft = self.generator.soft_labels(labels, self._serials(indices, epochs), self.seed, pictures)
         return blended(soft, labels, self.soft_labels).cpu()
 
+    @torch_defaults(painting=True)
     def _pictures(self, indices: Tensor, epochs: Tensor) -> Tensor:
         """Pictures of ``indices`` (B,) in ``epochs`` (B,): uint8 (B, C, H, W)."""
         if self.device.type == "cuda" and get_worker_info() is not None:
@@ -211,6 +213,12 @@ class Items(Columns):
 
 
 _GETITEM, _GETITEMS = Items.__getitem__, Items.__getitems__
+
+
+@torch_defaults(painting=True)
+def _opinion(row: NDArray[np.uint8]) -> Tensor | None:
+    """The soft label in the bytes of ``row``, if any."""
+    return torch.from_numpy(row.copy().view(np.float32)) if len(row) else None
 
 
 def _as_arrays(pictures: Tensor) -> NDArray[np.uint8]:

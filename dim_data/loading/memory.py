@@ -9,9 +9,12 @@ from multiprocessing.context import get_spawning_popen
 import torch
 from torch import Tensor
 
+from dim_data.images import torch_defaults
+
 __all__ = ["common", "hand_on", "is_spawning"]
 
 
+@torch_defaults(painting=True)
 def common(*shape: int, dtype: torch.dtype) -> Tensor:
     """Zeros in memory that every process forked from here shares, whatever there is of ``/dev/shm``.
 

@@ -11,6 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import torch
 
 from dim_data.generator import Generator
+from dim_data.images import torch_defaults
 
 __all__ = ["check_soft_labels", "open_source", "points_to_torchvision"]
 
@@ -31,6 +32,7 @@ def check_soft_labels(generator: Generator, wanted: float) -> float:
     return float(wanted)
 
 
+@torch_defaults()
 def open_source(
     source: Generator | str | Path, revision: str | None, device: torch.device, token: str | bool | None
 ) -> Generator:

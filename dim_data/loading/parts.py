@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Subset, get_worker_info
 
 from dim_data.generator import Generator
+from dim_data.images import torch_defaults
 
 __all__ = ["part_generator", "serves", "warn_of_reuse"]
 
@@ -38,6 +39,7 @@ def warn_of_reuse(dataset: Any, epoch: int) -> None:
         )
 
 
+@torch_defaults(painting=True)
 def part_generator(generator: Generator, ipc: int, held: int, seed: int) -> tuple[Generator, Generator, int]:
     """Two generators that paint no picture in common under different seeds, and how many the second has of a class.
 
@@ -58,11 +60,11 @@ def part_generator(generator: Generator, ipc: int, held: int, seed: int) -> tupl
     labels = torch.repeat_interleave(shares)
     serials = torch.cat([torch.arange(share) for share in shares.tolist()])
     other = generator.rows(labels, serials, seed)
-    rest = torch.ones(len(generator.codes), dtype=torch.bool, device=other.device)
+    rest = torch.ones(len(generator.bank), dtype=torch.bool, device=other.device)
     rest[other] = False
     return generator.keep_rows(rest.nonzero()[:, 0]), generator.keep_rows(other.sort()[0]), int(shares.min())
 
 
 def _counts(generator: Generator) -> Tensor | None:
     """Different pictures of each class, int64 (num_classes,), or ``None`` if there is no end of them."""
-    return getattr(generator, "counts", None)
+    return generator.bank.counts if generator.source.finite else None

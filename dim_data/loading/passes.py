@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from dim_data.loading.memory import common, hand_on, is_spawning
@@ -66,19 +65,21 @@ class Passes:
     """
 
     def __init__(self, length: int) -> None:
-        self._settle_in(torch.full((length,), -1), torch.full((length,), -1), torch.tensor([-1]))
+        self._settle_in(*(np.full(n, -1) for n in (length, length, 1)))
 
-    def _settle_in(self, last: Tensor, owner: Tensor, pinned: Tensor) -> None:
+    def _settle_in(self, last: NDArray[Any], owner: NDArray[Any], pinned: NDArray[Any]) -> None:
         """Keep these values in common memory from now on."""
-        self._last = common(len(last), dtype=torch.int32).copy_(last)
-        self._owner = common(len(last), dtype=torch.int16).copy_(owner)  # the worker of the last draw; -1: none
-        self._pinned = common(1, dtype=torch.int64).copy_(pinned)
-        self._inherited: tuple[Tensor, Tensor, Tensor] | None = None
+        self._last = common(len(last), dtype=torch.int32)
+        self._owner = common(len(last), dtype=torch.int16)  # the worker of the last draw; -1: none
+        self._pinned = common(1, dtype=torch.int64)
+        for kept, values in zip((self._last, self._owner, self._pinned), (last, owner, pinned), strict=True):
+            kept.numpy()[:] = values
+        self._inherited: list[NDArray[Any]] | None = None
         _LIVING.add(self)
 
     def inherit(self) -> None:
         """Note, in a new process, where the parent stood: who turns out to be no worker goes on from there."""
-        self._inherited = self._last.clone(), self._owner.clone(), self._pinned.clone()
+        self._inherited = [kept.numpy().copy() for kept in (self._last, self._owner, self._pinned)]
 
     def settle(self) -> None:
         """Decide, in a process that inherited its memory, whether to share it with the parent."""
@@ -102,7 +103,8 @@ class Passes:
     def pinned(self) -> int | None:
         """The epoch that all draws are in, if any."""
         self.settle()
-        return int(self._pinned) if self._pinned >= 0 else None
+        epoch = int(self._pinned.numpy()[0])
+        return epoch if epoch >= 0 else None
 
     @property
     def epoch(self) -> int:
@@ -116,7 +118,7 @@ class Passes:
     def pin(self, epoch: int | None) -> None:
         """Let all draws be in ``epoch`` (0 to :data:`MAX_EPOCH`); ``None`` lets go."""
         self.settle()
-        self._pinned.fill_(-1 if epoch is None else check_int("epoch", epoch, 0, MAX_EPOCH))
+        self._pinned.numpy()[0] = -1 if epoch is None else check_int("epoch", epoch, 0, MAX_EPOCH)
 
     def advance(self, indices: Sequence[int]) -> list[int]:
         """Note that ``indices`` are drawn; the epoch of each.
@@ -144,22 +146,23 @@ class Passes:
         worker = get_worker_info()
         self._owner.numpy()[indices] = -1 if worker is None else worker.id
 
-    def _mine(self) -> Tensor:
+    def _mine(self) -> NDArray[np.bool_]:
         # A worker's own draws are exactly those handed out when torchdata asks for its state; other workers
         # may be ahead. So each reports its own, and worker 0 also what no worker of this loader drew.
         worker = get_worker_info()
         if worker is None:
-            return torch.ones_like(self._owner, dtype=torch.bool)
-        mine = self._owner == worker.id
-        return mine if worker.id else mine | (self._owner < 0) | (self._owner >= worker.num_workers)
+            return np.ones(len(self._owner), np.bool_)
+        owner = self._owner.numpy()
+        mine = owner == worker.id
+        return mine if worker.id else mine | (owner < 0) | (owner >= worker.num_workers)
 
     def state_dict(self) -> dict[str, Any]:
         """What this process drew, JSON-ready: the latest epoch and a bit for each index drawn in it."""
         self.settle()
-        last = self._last.clone()
+        last = self._last.numpy().copy()
         latest = max(0, int(last.max()))
         drawn = (last == latest) & self._mine()
-        bits = np.packbits(drawn.numpy()).tobytes().hex()
+        bits = np.packbits(drawn).tobytes().hex()
         return {"epoch": latest, "pinned": self.pinned, "drawn": bits}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -172,11 +175,11 @@ class Passes:
                 f"a state's 'drawn' holds a bit for each of {len(self._last)} indices, got {8 * len(packed)}"
             )
         bits = np.unpackbits(packed, count=len(self._last))
-        drawn = bits.nonzero()[0]
-        later = self._last >= epoch
-        self._last[later & self._mine()] = -1
+        drawn, last = bits.nonzero()[0], self._last.numpy()
+        later = last >= epoch
+        last[later & self._mine()] = -1
         self._claim(drawn)
-        self._last.numpy()[drawn] = epoch
+        last[drawn] = epoch
 
 
 _LIVING: weakref.WeakSet[Passes] = weakref.WeakSet()

@@ -56,7 +56,7 @@ class Sheets:
             row = self._rows[slot, place].copy()
             if self._sums[slot, place] == _sum(row, stamp):
                 return row
-        painted = paint(torch.arange(sheet * self.size, (sheet + 1) * self.size))
+        painted = paint(torch.arange(sheet * self.size, (sheet + 1) * self.size, device="cpu"))
         self._keys[slot] = 0
         self._rows[slot] = painted
         self._sums[slot] = [_sum(row, stamp) for row in painted]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dim_data.images import ImageSpec
 
-__all__ = ["CLASSIFIERS", "ConvNet", "ResNet", "build_classifier"]
+__all__ = ["CLASSIFIERS", "ConvNet", "ResNet"]
 
 
 class ConvNet(nn.Module):
@@ -130,20 +130,3 @@ CLASSIFIERS: dict[str, Callable[[ImageSpec], nn.Module]] = {
     },
 }
 """Builders by name. ``*_half`` are the DiM paper's half-width nets, ``*_ap`` pool instead of striding."""
-
-
-def build_classifier(classifier: str | Callable[[ImageSpec], nn.Module], spec: ImageSpec) -> nn.Module:
-    """A fresh classifier for ``spec``: a name in :data:`CLASSIFIERS` or a callable that takes the spec.
-
-    Raises:
-        ValueError: The name is unknown.
-        TypeError: The callable did not return a module.
-    """
-    if isinstance(classifier, str):
-        if classifier not in CLASSIFIERS:
-            raise ValueError(f"unknown classifier {classifier!r}: choose from {sorted(CLASSIFIERS)}")
-        classifier = CLASSIFIERS[classifier]
-    model = classifier(spec)
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"a classifier must be an nn.Module, the builder returned {type(model).__name__}")
-    return model

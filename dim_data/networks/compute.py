@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from importlib.util import find_spec
-from typing import ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
+from torch import nn
 
 __all__ = ["autocast", "compiled", "fast_dtype", "resolve_device"]
 
@@ -56,9 +59,13 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None = None) -> AbstractContextManager[None]:
-    """An autocast context to ``dtype`` (default: :func:`fast_dtype`); does nothing for float32."""
+    """An autocast context to ``dtype`` (default: :func:`fast_dtype`); does nothing for float32.
+
+    Converted weights are not kept: inside a caller's own autocast torch would keep them over all steps of a training,
+    which then went on with the weights it began with.
+    """
     dtype = fast_dtype(device) if dtype is None else dtype
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32, cache_enabled=False)
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
@@ -66,10 +73,55 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
 
     Compilation fuses normalisation, activation and pooling, which halves a ConvNet's step on a CPU.
     It needs a C++ compiler on the machine, and where there is a GPU Triton and a GPU that Triton knows.
-    ``DIM_DATA_COMPILE=0`` turns it off.
+    A compiler that is there but broken shows at the first call: from then on, after one warning, nothing in the
+    process is compiled. ``DIM_DATA_COMPILE=0`` turns it off.
     """
     wanted = os.environ.get("DIM_DATA_COMPILE", "1") != "0"
-    return torch.compile(function) if wanted and _can_compile() else function
+    return _Compiled(function) if wanted and _can_compile() else function
+
+
+class _Compiled(Generic[P, R]):
+    """A function that is compiled when it is first called, and called as it is once that has failed anywhere."""
+
+    broken = False
+
+    def __init__(self, function: Callable[P, R]) -> None:
+        self._plain = function
+        self._fast: Callable[P, R] | None = None
+        self._proven = False
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if _Compiled.broken:
+            return self._plain(*args, **kwargs)
+        module = self._plain if isinstance(self._plain, nn.Module) and not self._proven else nn.Identity()
+        before = [(buffer, buffer.clone()) for buffer in module.buffers()], torch.get_rng_state()
+        try:
+            with _both_ways():
+                self._fast = self._fast or torch.compile(self._plain)
+                result = self._fast(*args, **kwargs)
+            self._proven = True
+            return result
+        except Exception as error:
+            reason = f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
+        for buffer, value in before[0]:  # a module compiled in pieces may have run some of them
+            buffer.data.copy_(value)
+        torch.set_rng_state(before[1])
+        result = self._plain(*args, **kwargs)  # if the function itself is at fault, it says so, and better
+        _Compiled.broken = True
+        warnings.warn(
+            f"torch.compile does not work here ({reason}). From now on nothing is compiled, which takes up to twice as "
+            f"long; DIM_DATA_COMPILE=0 says so beforehand, without this warning",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return result
+
+
+def _both_ways() -> AbstractContextManager[None]:
+    """Compile the way back along with the way there: left for later, it would fail in the middle of a step."""
+    config: Any = import_module("torch._functorch.config")
+    eagerly = "force_non_lazy_backward_lowering"  # torch 2.4 has no such thing
+    return config.patch(eagerly, True) if hasattr(config, eagerly) else nullcontext()
 
 
 def _can_compile() -> bool:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dim_data.images import ImageSpec
+from dim_data.images import SIZE_RANGE, ImageSpec
 
 __all__ = [
     "ARCHITECTURES",
@@ -26,6 +26,7 @@ __all__ = [
     "DoublingConv",
     "base_size",
     "parse_options",
+    "reached_sizes",
 ]
 
 
@@ -88,7 +89,7 @@ class DimDecoder(nn.Module):
         sizes = [spec.size]
         while sizes[0] > 4:
             sizes.insert(0, (sizes[0] + 1) // 2)
-        if any(b not in (2 * a, 2 * a - 1) for a, b in pairwise(sizes)) or sizes[0] != 4:
+        if not self.reaches(spec.size):
             raise ValueError(f"architecture 'dim' cannot reach {spec.size} pixels from 4 by doubling")
         self.latent_shape = (options.latent_dim,)
         self.num_classes, width = spec.num_classes, options.width
@@ -101,6 +102,13 @@ class DimDecoder(nn.Module):
             for _ in range((3, 1, 0)[min(step, 2)]):
                 layers += [nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
         self.body = nn.Sequential(*layers, nn.Conv2d(width, spec.channels, 3, padding=1), nn.Tanh())
+
+    @staticmethod
+    def reaches(size: int) -> bool:
+        """Whether 4, doubled, or doubled less one, comes to ``size``: 28 to 32, 49 to 64, 97 to 128."""
+        while size > 4:
+            size = (size + 1) // 2
+        return size == 4
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Latents (B, latent_dim), labels (B,) to images (B, C, H, W) in (-1, 1)."""
@@ -172,6 +180,11 @@ class CompactDecoder(nn.Module):
         layers += [nn.LeakyReLU(0.2), nn.Conv2d(top, spec.channels, 3, padding=1)]
         self.body = nn.Sequential(*layers)
 
+    @staticmethod
+    def reaches(size: int) -> bool:
+        """Whether ``size`` can be halved twice: multiples of 4."""
+        return size % 4 == 0
+
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Latents (B, *latent_shape), labels (B,) to images (B, C, H, W), near [-1, 1]."""
         if len(self.latent_shape) == 1:
@@ -195,6 +208,22 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 
+def _registered(architecture: str) -> Architecture:
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
+        raise ValueError(f"unknown architecture {architecture!r}: choose from {sorted(ARCHITECTURES)}")
+    return ARCHITECTURES[architecture]
+
+
+def reached_sizes(architecture: str) -> tuple[int, ...]:
+    """The sizes in pixels that images of an architecture can have.
+
+    Raises:
+        ValueError: Unknown architecture.
+    """
+    decoder, (low, high) = _registered(architecture).decoder, SIZE_RANGE
+    return tuple(size for size in range(low, high + 1) if decoder.reaches(size))
+
+
 def parse_options(architecture: str, options: Mapping[str, Any]) -> DimOptions | CompactOptions:
     """Check a config's options against the architecture's fields and bounds.
 
@@ -202,9 +231,7 @@ def parse_options(architecture: str, options: Mapping[str, Any]) -> DimOptions |
         ValueError: Unknown architecture, unknown option, or an option out of bounds.
         TypeError: An option is not an int.
     """
-    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
-        raise ValueError(f"unknown architecture {architecture!r}: choose from {sorted(ARCHITECTURES)}")
-    kind = ARCHITECTURES[architecture].options
+    kind = _registered(architecture).options
     known = {f.name: f for f in fields(kind)}
     for name, value in options.items():
         if name not in known:

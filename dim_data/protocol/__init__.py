@@ -1,6 +1,7 @@
 """The protocol of the DiM paper: how good is what a classifier is trained on?
 
 * ``evaluation``: :func:`evaluate`, fresh classifiers, trained and tested once. Begin here.
+* ``training``: how one of them is trained and tested.
 * ``recipes``: how a classifier is trained, by name in :data:`RECIPES`: a new recipe is an entry there.
 * ``showing``: what a classifier is shown. ``sittings``, ``states``: trainings that go on after a kill.
 * ``teaching``: classifiers that label a generator's pictures.
@@ -10,10 +11,11 @@ Imports ``loading`` and the floors below it; nothing of ``distillation``.
 
 from __future__ import annotations
 
-from dim_data.protocol.evaluation import ClassifierStep, Evaluation, evaluate, measure_accuracy, train_classifier
+from dim_data.protocol.evaluation import Evaluation, evaluate
 from dim_data.protocol.recipes import RECIPES, Recipe, recipe_for
 from dim_data.protocol.states import LoopState
 from dim_data.protocol.teaching import train_teacher
+from dim_data.protocol.training import ClassifierStep, measure_accuracy, train_classifier
 
 __all__ = [
     "RECIPES",

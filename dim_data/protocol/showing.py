@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dim_data.generator import Generator, bank_index, blended
-from dim_data.images import ImageSpec, LabelledImages
+from dim_data.images import ImageSpec, LabelledImages, torch_defaults
 from dim_data.loading import PictureCache
 
 __all__ = ["Fetch", "batch_sizes", "batches", "image_source"]
@@ -16,6 +16,7 @@ __all__ = ["Fetch", "batch_sizes", "batches", "image_source"]
 Fetch = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
 
+@torch_defaults(painting=True)
 def image_source(train: Generator | LabelledImages, shown: int, soft_labels: float = 0) -> Fetch:
     """(labels, serials, seed) -> uint8 images and what to learn of them; no code is decoded twice.
 
@@ -24,7 +25,7 @@ def image_source(train: Generator | LabelledImages, shown: int, soft_labels: flo
     if isinstance(train, Generator):
         if soft_labels and not train.config.soft_labels:
             raise ValueError("the recipe learns soft labels, and this generator stores none: use 'tuned' or 'muon'")
-        comes_again = train.config.source == "codes" and train.config.codes <= shown
+        comes_again = train.source.finite and len(train.bank) <= shown
         paint = PictureCache(train).synthesize if comes_again else train.synthesize
 
         def draw(y: Tensor, n: Tensor, seed: int) -> tuple[Tensor, Tensor]:

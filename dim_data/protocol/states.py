@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import torch
 
+from dim_data.images import torch_defaults
+
 __all__ = ["LoopState"]
 
 
@@ -40,6 +42,7 @@ class LoopState:
         parts = {name: part.state_dict() for name, part in self.parts.items()}
         return {"parts": parts, "rng": self.rng.get_state(), "step": self.step}
 
+    @torch_defaults()  # an optimiser copies what it is given
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` gave; the parts must have been built alike."""
         for name, part in self.parts.items():

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 
 from dim_data.generator import Generator
-from dim_data.images import LabelledImages
-from dim_data.networks import ConvNet, resolve_device
-from dim_data.protocol.evaluation import ClassifierStep, train_classifier
+from dim_data.images import LabelledImages, torch_defaults
+from dim_data.networks import ConvNet, GlobalRng, resolve_device
 from dim_data.protocol.recipes import recipe_for
+from dim_data.protocol.training import ClassifierStep, train_classifier
 
 __all__ = ["train_teacher"]
 
@@ -43,10 +43,9 @@ def train_teacher(
     soft = train.config.soft_labels if isinstance(train, Generator) else train.soft is not None
     recipe = recipe_for("muon_soft" if soft else "muon", train.spec, ipc)
     place = resolve_device(device)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with torch_defaults(), GlobalRng(seed):
         teacher = ConvNet(train.spec)
-        for step in train_classifier(teacher, train, recipe, ipc=ipc, epochs=epochs, seed=seed, device=place):
-            if on_step is not None:
-                on_step(step)
+    for step in train_classifier(teacher, train, recipe, ipc=ipc, epochs=epochs, seed=seed, device=place):
+        if on_step is not None:
+            on_step(step)
     return teacher.requires_grad_(False).eval()

@@ -231,14 +231,14 @@ def test_a_generator_is_shrunk(codes_folder: Path, tmp_path: Path, capsys: pytes
     whole, small, noise = Generator.from_pretrained(codes_folder), tmp_path / "small", tmp_path / "noise"
     assert run("shrink", codes_folder, "--codes", 30, "--seed", 4, "--dtype", "float32", "--out", small) == 0
     size = (small / "model.safetensors").stat().st_size
-    assert capsys.readouterr().out == f"{small}: {size / 1e6:.2f} MB, 30 codes\n"
-    assert torch.equal(Generator.from_pretrained(small).codes, whole.keep_codes(30, seed=4).codes)
+    assert capsys.readouterr().out == f"{small}: {size / 1e6:.2f} MB, codes, 30 stored\n"
+    assert torch.equal(Generator.from_pretrained(small).bank.codes, whole.keep_codes(30, seed=4).bank.codes)
     assert run("shrink", small, "--noise", "--rank", 3, "--out", noise, "--json") == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["source"], facts["rank"], facts["codes"]) == ("noise", 3, 0)
     assert facts["training"] == {"minutes": 3, "derived": "keep_codes(30, seed=4), then forget_codes(rank=3)"}
-    means = whole.keep_codes(30, seed=4).forget_codes(3).means
-    assert torch.allclose(Generator.from_pretrained(noise).means, means, atol=0.02)  # eight bits
+    means = whole.keep_codes(30, seed=4).forget_codes(3).source.means
+    assert torch.allclose(Generator.from_pretrained(noise).source.means, means, atol=0.02)  # eight bits
 
     assert run("shrink", codes_folder, "--out", tmp_path / "same", "--json") == 0
     facts = json.loads(capsys.readouterr().out)
@@ -291,3 +291,22 @@ def test_the_demo_trains_on_the_bundled_generator(
     captured = capsys.readouterr()
     assert "accuracy on 1000 real test images: " in captured.out
     assert "after 200 synthetic ones" in captured.out
+
+
+def test_photos_are_distilled_and_tested_at_a_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    for index in range(12):
+        (tmp_path / "photos" / "ab"[index % 2]).mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray(rng.integers(0, 255, (40, 50 + index, 3), np.uint8))
+        picture.save(tmp_path / "photos" / "ab"[index % 2] / f"{index}.jpg")
+    out = tmp_path / "run"
+    assert run("distill", tmp_path / "photos", "--out", out, *QUICK) == 1
+    assert "but images must be square; size=40 (--size 40) resizes and crops" in capsys.readouterr().err
+    assert run("distill", tmp_path / "photos", "--out", out, *QUICK, "--size", 30) == 1
+    assert "size=30 cannot be used: it must be one of 28, 32, 36 ... 128 pixels" in capsys.readouterr().err
+    assert run("distill", tmp_path / "photos", "--out", out, *QUICK, "--size", 32) == 0
+    evaluation = ["evaluate", out / "generator", "--test", tmp_path / "photos", "--ipc", 1, "--epochs", 1, "--seeds", 0]
+    assert run(*evaluation, "--device", "cpu") == 1
+    assert "but photos images are 32x32; size=32 (--size 32)" in capsys.readouterr().err
+    assert run(*evaluation, "--device", "cpu", "--size", 32) == 0
+    assert "convnet3, recipe tuned, ipc 1" in capsys.readouterr().out

@@ -5,7 +5,7 @@ import io
 from tqdm import tqdm
 
 from dim_data.cli.progress import SeedBar
-from dim_data.protocol.evaluation import ClassifierStep
+from dim_data.protocol.training import ClassifierStep
 
 
 def test_the_bar_of_a_training_that_goes_on_begins_where_it_was() -> None:

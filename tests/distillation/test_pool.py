@@ -9,8 +9,8 @@ from torch import nn
 from conftest import make_data
 from dim_data.distillation.pool import AGING_LR, PEAK_LR, age_member, renew_member, start_pool, warm_pool
 from dim_data.networks.classifiers import ConvNet, ResNet
-from dim_data.protocol.evaluation import measure_accuracy
 from dim_data.protocol.states import LoopState
+from dim_data.protocol.training import measure_accuracy
 
 pytestmark = pytest.mark.usefixtures("small_classifiers")
 

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -168,8 +169,8 @@ def test_a_run_end_to_end(name: str, tmp_path: Path, device: torch.device) -> No
     earlier = Generator.from_pretrained(out / "before_matching", device=device)
     assert not torch.equal(earlier.synthesize(labels, serials), pictures)
     if name == "codes":
-        assert result.counts.tolist() == [12, 12, 12]
-        assert earlier.counts.tolist() == [10, 10, 10]
+        assert result.bank.counts.tolist() == [12, 12, 12]
+        assert earlier.bank.counts.tolist() == [10, 10, 10]
 
     lengths = {"pool": sum(config.pool_ages), "reconstruction": 12, "adversarial": 12, "matching": 12, "refining": 18}
     wanted = [(stage, step) for stage in STAGES[name] for step in range(1, lengths[stage] + 1)]
@@ -302,13 +303,13 @@ def test_held_out_images_are_never_trained_on(tmp_path: Path, monkeypatch: pytes
 )
 def test_codes_are_limited_and_stay_balanced(limit: int, counts: list[int], tmp_path: Path) -> None:
     config = settings("codes", max_codes=limit, first_steps=1, matching_steps=1, selections=1)
-    assert distill(DATA, config=config, out=tmp_path).counts.tolist() == counts
+    assert distill(DATA, config=config, out=tmp_path).bank.counts.tolist() == counts
 
 
 def test_every_class_keeps_a_code(tmp_path: Path) -> None:
     few = torch.cat([(DATA.labels == label).nonzero()[:count, 0] for label, count in enumerate((12, 12, 2))])
     config = settings("codes", max_codes=4, first_steps=1, matching_steps=1, selections=1)
-    assert distill(DATA.subset(few), config=config, out=tmp_path).counts.tolist() == [1, 1, 1]
+    assert distill(DATA.subset(few), config=config, out=tmp_path).bank.counts.tolist() == [1, 1, 1]
 
 
 def test_each_stage_has_its_rate(tmp_path: Path) -> None:
@@ -348,6 +349,7 @@ def start_child(name: str, out: Path, seconds: float) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # conftest lies a folder up
     )
 
 
@@ -426,7 +428,7 @@ def test_refining_changes_codes_alone(unbroken: Unbroken, tmp_path: Path) -> Non
     plain = distill(DATA, config=settings("refined", refining_looks=0), out=tmp_path)
     refined = Generator.from_pretrained(unbroken("refined") / "generator")
     assert refined.config == plain.config
-    assert not torch.equal(refined.codes, plain.codes)
+    assert not torch.equal(refined.bank.codes, plain.bank.codes)
     for one, other in zip(refined.decoder.parameters(), plain.decoder.parameters(), strict=True):
         assert torch.equal(one, other)
 
@@ -808,10 +810,21 @@ ONE_LESS = torch.cat([(DATA.labels != 2).nonzero()[:, 0], torch.tensor([2])])
         ({"data": "nowhere"}, FileNotFoundError, "no data at 'nowhere'"),
         ({"data": "cifar10"}, FileNotFoundError, "say where the files of 'cifar10' are: root="),
         (
-            {"data": (DATA.images, DATA.labels), "spec": make_spec(3, 28)},
+            {"data": (DATA.images, DATA.labels), "spec": make_spec(3, 32)},
             ValueError,
-            "tiny images are 3x28x28, got 1x28",
+            "images: 28x28 pixels, but tiny images are 32x32; size=32",
         ),
+        (
+            {"data": (torch.zeros(6, 50, 50), [0, 1] * 3)},
+            ValueError,
+            r"images: 50x50 pixels, but images must have 28, 32, 36 ... 128 pixels; size=48",
+        ),
+        (
+            {"data": (torch.zeros(6, 1, 36, 36), [0, 1] * 3), "config": settings("paper")},
+            ValueError,
+            r"images: 36x36 pixels, but images must have 28 to 32, 49 to 64, 97 to 128 pixels; size=32",
+        ),
+        ({"size": 30, "data": "nowhere"}, ValueError, "size=30 cannot be used: it must be one of 28, 32, 36 ... 128"),
     ],
 )
 def test_bad_arguments_raise_before_anything_is_written(
@@ -841,3 +854,18 @@ if __name__ == "__main__":
         checkpoint_seconds=float(sys.argv[3]),
         on_step=lambda record: print(record.stage, record.step, flush=True),
     )
+
+
+def test_photos_of_any_size_are_distilled(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for index in range(12):
+        pixels = rng.integers(0, 256, (30 + index, 45 - index, 3), np.uint8)
+        (tmp_path / "photos" / f"class{index % 3}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"class{index % 3}" / f"{index}.jpg")
+    config = settings("codes", first_steps=2, matching_steps=0, selections=0)
+    generator = distill(tmp_path / "photos", config=config, out=tmp_path / "run", size=28)
+    assert (generator.spec.name, generator.spec.size, generator.spec.channels) == ("photos", 28, 3)
+    with pytest.raises(ValueError, match=r"0.jpg: 45x30 pixels, but images must be square; size=28 "):
+        distill(tmp_path / "photos", config=config, out=tmp_path / "other")
+    items = [{"picture": DATA.images[i], "kind": int(DATA.labels[i])} for i in range(30)]
+    assert distill(items, config=config, out=tmp_path / "items", columns=("picture", "kind")).spec.size == 28

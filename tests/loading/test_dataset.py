@@ -31,7 +31,6 @@ from torch.utils.data import (
 from dim_data.generator import names
 from dim_data.generator.model import Generator
 from dim_data.loading import items as module
-from dim_data.loading import parts
 from dim_data.loading.dataset import DistilledDataset
 
 IPC = 8

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from conftest import make_spec
-from dim_data.networks.classifiers import CLASSIFIERS, ConvNet, ResNet, build_classifier
+from dim_data.networks.building import build_classifier
+from dim_data.networks.classifiers import CLASSIFIERS, ConvNet, ResNet
 
 
 def millions(name: str) -> float:

@@ -1,25 +1,30 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
+from torchvision.datasets import ImageFolder
 
 from conftest import make_data, make_spec
 from dim_data import Generator
-from dim_data.images.real import LabelledImages
+from dim_data.images.real import LabelledImages, load_real
 from dim_data.images.specs import KNOWN_SPECS, ImageSpec
 from dim_data.networks.classifiers import ConvNet
 from dim_data.networks.muon import Muon
 from dim_data.protocol import showing
-from dim_data.protocol.evaluation import ClassifierStep, Evaluation, evaluate, measure_accuracy, train_classifier
+from dim_data.protocol.evaluation import Evaluation, evaluate
 from dim_data.protocol.recipes import RECIPES, Recipe, recipe_for
+from dim_data.protocol.training import ClassifierStep, measure_accuracy, train_classifier
 
 pytestmark = pytest.mark.usefixtures("small_classifiers")
 
@@ -28,7 +33,7 @@ QUICK = {"ipc": 4, "epochs": 15, "seeds": (0,)}
 
 
 class Recorder(nn.Module):
-    """A linear classifier that keeps every batch it is given, in training and in test."""
+    """A linear classifier that keeps every batch it is given, in training and in test, where the first is a trial."""
 
     def __init__(self, spec: ImageSpec) -> None:
         super().__init__()
@@ -231,7 +236,7 @@ def test_normalisation_in_test_is_that_of_training() -> None:
     kept: list[Recorder] = []
     foreign = replace(TEST, spec=replace(TEST.spec, mean=(0.9,), std=(0.1,)))
     evaluate(TRAIN, foreign, recorder(kept), ipc=2, epochs=2, seeds=(0,))
-    tested = torch.cat(kept[0].seen[False])[: len(TEST)]
+    tested = torch.cat(kept[0].seen[False][1:])[: len(TEST)]
     torch.testing.assert_close(TRAIN.spec.denormalize(tested), TEST.images / 255)
 
 
@@ -239,7 +244,7 @@ def test_augmentation_is_for_training_alone() -> None:
     kept: list[Recorder] = []
     recipe = replace(RECIPES["tuned"], augmentation=("cutout",))
     evaluate(TRAIN, TEST, recorder(kept), recipe, ipc=5, epochs=2, seeds=(0,))
-    images = {name: TRAIN.spec.denormalize(torch.cat(x)) for name, x in kept[0].seen.items()}
+    images = {name: TRAIN.spec.denormalize(torch.cat(x[not name :])) for name, x in kept[0].seen.items()}
     assert (images[True].abs() < 1e-6).float().mean() > 0.1
     torch.testing.assert_close(images[False][: len(TEST)], TEST.images / 255)
 
@@ -353,6 +358,59 @@ def test_a_callable_without_a_name_is_called_by_its_class() -> None:
     assert evaluate(TRAIN, TEST, Builder(), **QUICK).classifier == "Recorder"
 
 
+# Real images in every form ---------------------------------------------------------------------------
+
+
+def save_images(path: Path, data: LabelledImages, names: Sequence[str]) -> Path:
+    for index, (image, label) in enumerate(zip(data.images, data.labels.tolist(), strict=True)):
+        (path / names[label]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(path / names[label] / f"{index}.png")
+    return path
+
+
+def test_of_a_file_the_test_split_is_read(tmp_path: Path) -> None:
+    arrays = {"train_images": TRAIN.images[:, 0], "train_labels": TRAIN.labels * 0}
+    arrays |= {"test_images": TEST.images[:, 0], "test_labels": TEST.labels}
+    np.savez(tmp_path / "set.npz", **arrays)
+    wanted = evaluate(TRAIN, TEST, **QUICK)
+    assert evaluate(TRAIN, tmp_path / "set.npz", **QUICK).accuracies == wanted.accuracies
+    save_images(tmp_path / "set" / "test", TEST, TEST.spec.classes)
+    save_images(tmp_path / "set" / "train", make_data(3, 28), TEST.spec.classes)
+    assert evaluate(TRAIN, tmp_path / "set", **QUICK).accuracies == pytest.approx(wanted.accuracies)
+    np.savez(tmp_path / "train.npz", train_images=TRAIN.images, train_labels=TRAIN.labels)
+    with pytest.raises(ValueError, match="lacks test_images and test_labels; it holds train_images"):
+        evaluate(TRAIN, tmp_path / "train.npz", **QUICK)
+
+
+def test_classes_of_the_test_images_are_matched_by_name(tmp_path: Path) -> None:
+    wanted = evaluate(TRAIN, TEST.subset((TEST.labels > 0).nonzero()[:, 0]), **QUICK)
+    assert wanted.mean > 0.9
+    some = save_images(tmp_path / "some", TEST, ("gone", "class1", "class2"))
+    shutil.rmtree(some / "gone")
+    assert evaluate(TRAIN, some, **QUICK).mean == pytest.approx(wanted.mean)
+    assert evaluate(TRAIN, load_real(some), **QUICK).mean == pytest.approx(wanted.mean)
+    assert evaluate(TRAIN, ImageFolder(str(some)), **QUICK).mean == pytest.approx(wanted.mean)
+    assert evaluate(TRAIN, load_real(some), **QUICK, size=28).mean == pytest.approx(wanted.mean)
+    save_images(tmp_path / "some", TEST, ("class9", "class1", "class2"))
+    for test in (some, load_real(some), ImageFolder(str(some))):
+        with pytest.raises(ValueError, match="tiny has no class 'class9'; its 3 classes are"):
+            evaluate(TRAIN, test, **QUICK)
+
+
+def test_a_table_is_read_where_its_test_split_is() -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"img": datasets.Image(), "kind": datasets.ClassLabel(names=TEST.spec.classes[::-1])})
+    tables = {}
+    for split, data in (("train", TRAIN), ("test", TEST)):
+        pictures = [Image.fromarray(image[0].numpy()) for image in data.images]
+        rows = {"img": pictures, "kind": (2 - data.labels).tolist()}
+        tables[split] = datasets.Dataset.from_dict(rows, features)
+    wanted = evaluate(TRAIN, TEST, **QUICK)
+    assert evaluate(TRAIN, datasets.DatasetDict(tables), **QUICK).accuracies == wanted.accuracies
+    assert evaluate(TRAIN, tables["test"], **QUICK, columns=("img", "kind")).accuracies == wanted.accuracies
+    assert evaluate(datasets.DatasetDict(tables), TEST, **QUICK).mean > 0.9
+
+
 # Bad input ---------------------------------------------------------------------------------------------
 
 
@@ -369,9 +427,13 @@ def test_a_callable_without_a_name_is_called_by_its_class() -> None:
         ({"classifier": "vgg"}, "unknown classifier 'vgg': choose from"),
         ({"recipe": "best"}, "unknown recipe 'best': choose from"),
         ({"train": TRAIN.subset((TRAIN.labels > 0).nonzero()[:, 0])}, "the training images lack a class"),
-        ({"test": make_data(3, 32)}, r"differ in \(channels, size, classes\): \(1, 28, 3\) and \(3, 32, 3\)"),
-        ({"test": make_data(classes=4)}, r"differ in \(channels, size, classes\): \(1, 28, 3\) and \(1, 28, 4\)"),
-        ({"test": (TEST.images.expand(-1, 3, -1, -1), TEST.labels)}, "tiny images are 1x28x28, got 3x28x28"),
+        ({"test": make_data(3, 32)}, "tiny: 32x32 pixels, but tiny images are 28x28; size=28"),
+        ({"test": make_data(classes=4)}, "tiny has no class 'class3'; its 3 classes are 'class0', 'class1', 'class2'"),
+        ({"test": make_data(3, 28)}, "tiny images are grey, and these are in colour: convert them first"),
+        (
+            {"test": (TEST.images, TEST.labels), "size": 32},
+            r"these images were read at 28 pixels: give size=32 to load_real\(\)",
+        ),
     ],
 )
 def test_bad_arguments_raise(change: dict[str, Any], sentence: str) -> None:

@@ -14,8 +14,9 @@ from torch import nn
 from conftest import make_data
 from dim_data.generator.model import Generator
 from dim_data.images.specs import ImageSpec
-from dim_data.protocol.evaluation import ClassifierStep, evaluate
+from dim_data.protocol.evaluation import evaluate
 from dim_data.protocol.recipes import RECIPES
+from dim_data.protocol.training import ClassifierStep
 
 pytestmark = pytest.mark.usefixtures("small_classifiers")
 

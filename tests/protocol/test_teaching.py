@@ -16,8 +16,8 @@ from dim_data import DistilledDataset, DistilledLoader, Generator, evaluate
 from dim_data.cli.commands import main
 from dim_data.images.real import LabelledImages
 from dim_data.networks.classifiers import ConvNet
-from dim_data.protocol.evaluation import ClassifierStep, measure_accuracy
 from dim_data.protocol.teaching import train_teacher
+from dim_data.protocol.training import ClassifierStep, measure_accuracy
 
 CPU = torch.device("cpu")
 

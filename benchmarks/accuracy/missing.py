@@ -1,25 +1,24 @@
 """Measure every cell of the tables that is still missing, cheapest first, until the time is up.
 
-    python benchmarks/fill.py --data-root DIR --max-minutes 60
-    python benchmarks/fill.py --data-root DIR --datasets cifar10 --classifiers convnet3 --ipc 1 10     # some of them
+    python benchmarks/reproduce.py missing --data-root DIR --max-minutes 60
+    python benchmarks/reproduce.py missing --data-root DIR --datasets cifar10 --classifiers convnet3 --ipc 1 10
 
-A cell is one call of ``reproduce.py`` for one seed; what is in ``results/`` already is passed over, so the same call
-goes on where it stopped. Time is looked at between cells. ``--list`` only says what is missing.
+A cell is one call of :mod:`accuracy.measure` for one seed; what is in ``results/`` already is passed over, so the same
+call goes on where it stopped. Time is looked at between cells. ``--list`` only says what is missing.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-import reproduce
-
+from accuracy import measure
+from accuracy.cells import RESULTS, result_path, runs_in
 from dim_data import Generator, bundled_names
 from dim_data.protocol import RECIPES
 
@@ -51,13 +50,15 @@ def list_cells(args: argparse.Namespace) -> list[Cell]:
 def is_measured(cell: Cell, folder: Path) -> bool:
     """Whether the cell's seed is in its result file."""
     dataset, row, source, classifier, recipe, ipc, seed = cell
-    path = reproduce.result_path(folder, dataset, row, dataset if row == "real" else source, classifier, recipe, ipc)
-    return path.exists() and str(seed) in json.loads(path.read_text())["runs"]
+    path = result_path(folder, dataset, row, dataset if row == "real" else source, classifier, recipe, ipc)
+    return str(seed) in runs_in(path)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Fill the tables; returns how many cells are still missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def read_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """Which cells to look for, and for how long to measure."""
+    parser = argparse.ArgumentParser(
+        "reproduce.py missing", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     known = ("cifar10", "fashion_mnist", "mnist", "svhn")
     parser.add_argument("--datasets", nargs="+", choices=known, default=list(known))
     parser.add_argument("--classifiers", nargs="+", choices=list(CLASSIFIERS), default=list(CLASSIFIERS))
@@ -70,23 +71,24 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="only print what is missing")
     parser.add_argument("--data-root", default=os.environ.get("DIM_DATA_ROOT"), help="default: DIM_DATA_ROOT")
     parser.add_argument("--device")
-    parser.add_argument("--out", type=Path, default=reproduce.RESULTS)
-    args = parser.parse_args(argv)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str]) -> int:
+    """Fill the tables; returns how many cells are still missing."""
+    args = read_arguments(words)
     deadline = time.monotonic() + 60 * args.max_minutes
     missing = [cell for cell in list_cells(args) if not is_measured(cell, args.out)]
     while missing and not args.list and time.monotonic() < deadline:
         dataset, row, source, classifier, recipe, ipc, seed = missing.pop(0)
-        words = [dataset, "--row", row, "--source", source, "--classifier", classifier, "--recipe", recipe]
-        words += ["--ipc", ipc, "--seeds", seed, "--epochs", args.epochs, "--data-root", args.data_root]
-        words += ["--device", args.device] if args.device else []
-        if args.out != reproduce.RESULTS:  # a published command names no folder of the machine it ran on
-            words += ["--out", args.out]
-        reproduce.main([str(word) for word in words])
+        one = [dataset, "--row", row, "--source", source, "--classifier", classifier, "--recipe", recipe]
+        one += ["--ipc", ipc, "--seeds", seed, "--epochs", args.epochs, "--data-root", args.data_root]
+        one += ["--device", args.device] if args.device else []
+        if args.out != RESULTS:  # a published command names no folder of the machine it ran on
+            one += ["--out", args.out]
+        measure.main([str(word) for word in one])
     for cell in missing if args.list else ():
         print(*cell)
     print(f"{len(missing)} cells are missing", file=sys.stderr)
     return len(missing)
-
-
-if __name__ == "__main__":
-    main()

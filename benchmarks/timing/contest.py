@@ -1,4 +1,4 @@
-"""What the sections of ``speed.py`` share: contestants that take turns, and processes of their own."""
+"""What all sections share: contestants that take turns, and processes of their own."""
 
 from __future__ import annotations
 

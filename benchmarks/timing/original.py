@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from dim_data.distillation import Discriminator, gradient_penalty
+from dim_data.distillation.adversarial import Discriminator, gradient_penalty
 from dim_data.images import ImageSpec, LabelledImages, augment, augment_pair
 from dim_data.networks import ARCHITECTURES, build_classifier, parse_options
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import statistics
 from pathlib import Path
 from typing import Any
 
 from PIL.PngImagePlugin import PngInfo
-from plots import STAMP, is_current
 
+from accuracy.plots import STAMP, is_current
 from dim_data import Generator
-from dim_data.format import CARD, CONFIG, SAMPLES, TRAINING_CONFIG, WEIGHTS, read_config
-from dim_data.generator import sample_grid
-from dim_data.hub import Accuracy, render_card, stated_accuracies
+from dim_data.format import CARD, CONFIG, SAMPLES, WEIGHTS, read_config
+from dim_data.generator import read_training, sample_grid
+from dim_data.hub import Accuracy, stated_accuracies
+from dim_data.hub.card import render_card
 
 
 def measured(name: str, results: list[dict[str, Any]]) -> tuple[Accuracy, ...]:
@@ -49,14 +49,14 @@ def write_card(folder: Path, accuracies: tuple[Accuracy, ...]) -> None:
 
     Another processor paints it a grey level or so differently, which is no reason to store it anew.
     """
-    weights, training = (folder / WEIGHTS).read_bytes(), folder / TRAINING_CONFIG
+    weights = (folder / WEIGHTS).read_bytes()
     text = render_card(
         folder.name,
         read_config(folder / CONFIG),
         size=len(weights),
         accuracies=accuracies,
         license="mit",
-        training=json.loads(training.read_text(encoding="utf-8")) if training.is_file() else None,
+        training=read_training(folder),
     )
     (folder / CARD).write_text(text, encoding="utf-8")
     digest = hashlib.sha256(weights).hexdigest()

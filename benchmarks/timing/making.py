@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
 import torch
-from original import OriginalGenerator, OriginalSteps, draw_noise, load_generator
-from reproduce import weights_path
-from speed_bench import CIFAR, Bench, Work, load
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from accuracy.cells import weights_of
 from dim_data import Generator, GeneratorConfig
-from dim_data.distillation import (
-    PRESETS,
-    adversarial_parts,
-    match_images,
-    match_labels,
-    reconstruction_parts,
-    start_pool,
-    train_adversarial,
-)
-from dim_data.format import TRAINING_CONFIG
-from dim_data.generator import bundled_names
+from dim_data.distillation import PRESETS
+from dim_data.distillation.adversarial import adversarial_parts, train_adversarial
+from dim_data.distillation.matching import match_images, match_labels
+from dim_data.distillation.pool import start_pool
+from dim_data.distillation.reconstruction import reconstruction_parts
+from dim_data.generator import bundled_names, read_training
 from dim_data.images import LabelledImages
 from dim_data.networks import fast_dtype
+from timing.contest import CIFAR, Bench, Work, load
+from timing.original import OriginalGenerator, OriginalSteps, draw_noise, load_generator
 
 ORIGINAL = "the original's way"
 
@@ -116,7 +110,7 @@ def measure_generator(bench: Bench) -> dict[str, Any]:
             count, name = facts[row["name"]]
             row |= {"gflop": round(count / 1e9, 3), "of_peak": round(count * row["rate"][0] / peak, 3)}
             if name:
-                row |= {"source": name, "bytes": weights_path(name).stat().st_size}
+                row |= {"source": name, "bytes": weights_of(generators[name]).stat().st_size}
         kept.append(row)
     return {"reference": paper, "batch": bench.batch, "peak_tflops": float(f"{peak / 1e12:.3g}"), "rows": kept}
 
@@ -221,7 +215,7 @@ def measure_distilling(bench: Bench) -> dict[str, Any]:
         first, second = paper.first_steps * paper.first_batch, paper.matching_steps * paper.matching_batch
         seconds = first / found["adversarial"][index]["rate"][0] + second / found["matching"][index]["rate"][0]
         whole.append({"name": name, "hours": float(f"{seconds / 3600:.3g}")})
-    made = json.loads(weights_path("cifar10").with_name(TRAINING_CONFIG).read_text())
+    made = read_training(load("cifar10", bench.device).folder)
     took = round((made["minutes"] + made.get("refining_minutes", 0)) / 60, 2)
     whole.append({"name": "`cifar10` as bundled, as it was made", "hours": took, "source": "cifar10"})
     return {**found, "whole": whole}

@@ -11,12 +11,12 @@ import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cells import percents
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
+from accuracy.cells import percents
 from dim_data.protocol import RECIPES
 
 PUBLISHED = Path(__file__).with_name("published.json")

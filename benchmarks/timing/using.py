@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from speed_bench import CIFAR, Bench, Work, in_process, load, spread
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from dim_data import DistilledDataset, DistilledLoader, Generator
 from dim_data.networks import autocast, build_classifier, compiled
+from timing.contest import CIFAR, Bench, Work, in_process, load, spread
 
 
 class RandomCIFAR10(datasets.CIFAR10):

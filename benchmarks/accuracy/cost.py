@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from cells import processors
+from accuracy.cells import processors
 
 
 def distilling(bundled: Path) -> str:

@@ -1,6 +1,6 @@
 """Refine a generator's codes under classifiers trained for it, label the pictures anew, and keep some of them.
 
-    python benchmarks/refine.py cifar10 --codes 19700 --dtype int4 --out runs/small --data-root DIR
+    python benchmarks/reproduce.py refine cifar10 --codes 19700 --dtype int4 --out runs/small --data-root DIR
 
 The generator must store the code of every training image. Classifiers are kept in the folder: a second call trains
 those that are missing, and refines anew. Only training images are read.
@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -44,9 +45,11 @@ def trained(path: Path, name: str, data: LabelledImages, seed: int, args: argpar
     return model
 
 
-def main(argv: list[str] | None = None) -> Path:
-    """Refine one generator and return its new folder."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def read_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """What to refine, and how."""
+    parser = argparse.ArgumentParser(
+        "reproduce.py refine", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("source", help="a bundled name or a folder")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", help="the training images (default: the dataset of the generator's name)")
@@ -60,11 +63,16 @@ def main(argv: list[str] | None = None) -> Path:
     parser.add_argument("--dtype", choices=("int4", "int8"), default="int8")
     parser.add_argument("--data-root", default=os.environ.get("DIM_DATA_ROOT"), help="default: DIM_DATA_ROOT")
     parser.add_argument("--device")
-    args = parser.parse_args(argv)
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str]) -> Path:
+    """Refine one generator and return its new folder."""
+    args = read_arguments(words)
     started = time.monotonic()
     generator = Generator.from_pretrained(args.source)
     full = load_real(args.data or generator.spec.name, generator.spec, root=args.data_root)
-    if torch.bincount(full.labels).tolist() != generator.counts.tolist():
+    if torch.bincount(full.labels).tolist() != generator.bank.counts.tolist():
         raise ValueError(f"{args.source} does not store the code of every training image")
     args.out.mkdir(parents=True, exist_ok=True)
     members = [
@@ -93,7 +101,3 @@ def main(argv: list[str] | None = None) -> Path:
     text = json.dumps(training, indent=2) + "\n"
     write_atomically(args.out / TRAINING_CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
     return args.out
-
-
-if __name__ == "__main__":
-    main()

@@ -1,10 +1,12 @@
-"""The result files of ``speed.py`` as Markdown: a short table for README.md, long ones for benchmarks/README.md.
+"""The result files of ``speed.py`` as Markdown: five rows for README.md, more and long tables for benchmarks/README.md.
 
 Beside a generator's speed stands its accuracy, which ``report.py`` hands over: bundled name -> percent.
 """
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 Accuracies = dict[Any, str]
@@ -41,6 +43,34 @@ def table(heads: list[str], rows: list[list[str]]) -> str:
 def named(rows: list[dict[str, Any]], start: str) -> dict[str, Any]:
     """The row whose name begins like that."""
     return next(row for row in rows if row["name"].startswith(start))
+
+
+def load_speeds(folder: Path) -> dict[str, Sections]:
+    """The result files in ``folder``: device -> section -> what was measured."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+
+
+def headlines(found: Sections) -> list[tuple[str, str]]:
+    """The five numbers that README.md has: pairs of a sentence and its number, from one device's results."""
+    lines: list[tuple[str, str]] = []
+    for classifier, feed, what in (
+        ("resnet18", "DistilledLoader", "time to train ResNet-18 from `DistilledLoader`, against a tensor in memory"),
+        ("convnet3", "DistilledLoader", "time to train ConvNet-3 the same way"),
+        ("convnet3", "DistilledLoader, cache filled", "time to train ConvNet-3 with `cache=True`, once it is filled"),
+    ):
+        if "training" in found:
+            row = next(row for row in found["training"][classifier] if row["name"] == feed)
+            lines.append((what, span(row["time"], "x")))
+    if "generator" in found:
+        # Codes change no network: before and after they were refined the decoder is of one speed.
+        row = next(row for row in found["generator"]["rows"] if row.get("source") in ("cifar10", "cifar10_unrefined"))
+        what = "pictures a second of `cifar10`'s decoder, against the paper's generator"
+        lines.append((what, span(row["ratio"], "x")))
+    if "distilling" in found:
+        row = named(found["distilling"]["matching"], "preset `default`")
+        what = "matching steps a second of `distill()`, against the original's way"
+        lines.append((what, span(row["ratio"], "x")))
+    return lines
 
 
 def summary(found: Sections, accuracies: Accuracies) -> list[tuple[str, str]]:
@@ -90,16 +120,24 @@ def facts(section: dict[str, Any]) -> str:
     )
 
 
-def render_summary(devices: dict[str, Sections], accuracies: Accuracies) -> str:
+def _short(device: str, found: Sections, lines: list[tuple[str, str]]) -> list[str]:
+    rows = [[what, number] for what, number in lines]
+    machine = sorted(
+        {f"{s['hardware']}; torch {s['versions']['torch']}" for name, s in found.items() if name in RENDERERS}
+    )
+    return [table([f"on a {device.upper()}", "median (range)"], rows), f"Measured on: {'; '.join(machine)}."]
+
+
+def render_headlines(devices: dict[str, Sections]) -> str:
     """The table of README.md: one for each device that was measured."""
-    parts = []
-    for device, found in devices.items():
-        rows = [[what, number] for what, number in summary(found, accuracies)]
-        machine = sorted(
-            {f"{s['hardware']}; torch {s['versions']['torch']}" for name, s in found.items() if name in RENDERERS}
-        )
-        parts += [table([f"on a {device.upper()}", "median (range)"], rows), f"Measured on: {'; '.join(machine)}."]
-    return "\n\n".join(parts)
+    return "\n\n".join(part for device, found in devices.items() for part in _short(device, found, headlines(found)))
+
+
+def render_summary(devices: dict[str, Sections], accuracies: Accuracies) -> str:
+    """The short table of benchmarks/README.md: one for each device that was measured."""
+    return "\n\n".join(
+        part for device, found in devices.items() for part in _short(device, found, summary(found, accuracies))
+    )
 
 
 def render_details(devices: dict[str, Sections], accuracies: Accuracies) -> str:

@@ -1,0 +1,122 @@
+"""One cell of the tables: train classifiers on one source, test them on real images, write JSON.
+
+    python benchmarks/reproduce.py cifar10 --data-root DIR                         # the bundled generator
+    python benchmarks/reproduce.py cifar10 --row real --data-root DIR              # real images, same protocol
+    python benchmarks/reproduce.py cifar10 --row real --recipe soft --data-root DIR     # ... and the same soft labels
+    python benchmarks/reproduce.py cifar10 --row before --source runs/cifar10/before_matching --data-root DIR
+    python benchmarks/reproduce.py cifar10 --row stored --data-root DIR            # as many JPEGs as its bytes hold
+    python benchmarks/reproduce.py cifar10 --source cifar10_noise --data-root DIR
+
+Each seed is written when it is done; a second call with more seeds adds to the file. Killed within a seed, the same
+call goes on from a checkpoint beside the file. Nothing is chosen here: the accuracy is that of the last step, on the
+full test set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from accuracy.baselines import stored_images, with_soft_labels
+from accuracy.cells import RESULTS, result_path, runs_in, weights_of
+from accuracy.machines import sat_on
+from dim_data import Generator, __version__, evaluate
+from dim_data.format import write_atomically
+from dim_data.generator import read_training
+from dim_data.images import LabelledImages, load_real
+from dim_data.networks import resolve_device
+from dim_data.protocol import RECIPES
+
+ROWS = ("generator", "before", "real", "stored")
+
+
+def read_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """The cell that ``words`` ask for."""
+    parser = argparse.ArgumentParser(
+        "reproduce.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dataset", help="cifar10, fashion_mnist, mnist or svhn; or the commands missing and refine")
+    parser.add_argument("--row", choices=ROWS, default="generator")
+    parser.add_argument("--source", help="generator: bundled name or folder (default: the dataset's name)")
+    parser.add_argument("--classifier", default="convnet3")
+    parser.add_argument("--recipe", choices=list(RECIPES), default="tuned")
+    parser.add_argument("--ipc", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=1000)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--quality", type=int, default=50, help="JPEG quality of --row stored")
+    parser.add_argument("--data-root", default=os.environ.get("DIM_DATA_ROOT"), help="default: DIM_DATA_ROOT")
+    parser.add_argument("--device")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    return parser.parse_args(words)
+
+
+def training_images(
+    args: argparse.Namespace, device: torch.device
+) -> tuple[Generator | LabelledImages, dict[str, Any]]:
+    """What the classifiers are trained on, and what the result file says of it."""
+    source = args.source or args.dataset
+    if args.row in ("generator", "before"):
+        generator = Generator.from_pretrained(source, device=device)
+        # Of a run's before_matching/, the run's name says which generator it became.
+        name = (Path(source).resolve().parent if args.row == "before" else Path(source)).name
+        weights, training = weights_of(generator), read_training(generator.folder or Path())
+        facts = {"source": name, "latents": generator.config.source, "bytes": weights.stat().st_size}
+        return generator, facts | ({"training_minutes": training["minutes"]} if "minutes" in training else {})
+    real = load_real(args.dataset, root=args.data_root)
+    if args.row == "stored":
+        budget = weights_of(Generator.from_pretrained(source)).stat().st_size
+        stored, size = stored_images(real, budget, args.quality)
+        facts = {"source": Path(source).name, "bytes": size}
+        return stored, facts | {"stored_images": len(stored), "jpeg_quality": args.quality}
+    if RECIPES[args.recipe].soft_labels:
+        real = with_soft_labels(real, Generator.from_pretrained(source))
+        return real, {"source": args.dataset, "soft_labels_of": Path(source).name}
+    return real, {"source": args.dataset}
+
+
+def main(words: Sequence[str]) -> Path:
+    """Measure one cell and return the path of its result file."""
+    args = read_arguments(words)
+    device = resolve_device(args.device)
+    test = load_real(args.dataset, split="test", root=args.data_root)
+    train, facts = training_images(args, device)
+    cell = {name: getattr(args, name) for name in ("dataset", "row", "classifier", "recipe", "ipc", "epochs")} | facts
+    path = result_path(args.out, args.dataset, args.row, cell["source"], args.classifier, args.recipe, args.ipc)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for seed in args.seeds:
+        if str(seed) in runs_in(path):
+            continue
+        checkpoint = path.with_name(f"{path.stem}-seed{seed}.checkpoint.pt")
+        used = sat_on(checkpoint, device)
+        result = evaluate(
+            train,
+            test,
+            args.classifier,
+            args.recipe,
+            ipc=args.ipc,
+            epochs=args.epochs,
+            seeds=(seed,),
+            checkpoint=checkpoint,
+            device=device,
+        )
+        runs = runs_in(path)  # again: another process may have added a seed meanwhile
+        runs[str(seed)] = {
+            "accuracy": result.accuracies[0],
+            "seconds": round(result.seconds, 1),
+            "hardware": "; ".join(used),
+            "versions": {"dim_data": __version__, "torch": torch.__version__, "python": platform.python_version()},
+            "command": f"python benchmarks/reproduce.py {shlex.join(words)}".replace(str(args.data_root), "DIR"),
+        }
+        text = json.dumps({**cell, "images_shown": result.images_shown, "runs": runs}, indent=2) + "\n"
+        write_atomically(path, lambda file, text=text: file.write_text(text))
+        checkpoint.with_suffix(".txt").unlink()
+        print(f"{path.name} seed {seed}: {result.mean:.4f}", flush=True)
+    return path

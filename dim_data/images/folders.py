@@ -1,0 +1,103 @@
+"""Folders with one sub-folder of image files for each class, in torchvision's order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from dim_data.images.pictures import Pictures
+from dim_data.images.pixels import Pixels, image_formats
+from dim_data.images.splits import is_split, which_split
+
+__all__ = ["folder_pictures"]
+
+SYSTEM_NAMES = {"__macosx", "thumbs.db", "desktop.ini"}
+"""What operating systems leave behind; hidden files are not named here."""
+
+
+def folder_pictures(path: Path, split: str, pixels: Pixels, classes: int = 2) -> Pictures:
+    """The image files of a folder of class folders, recursively; every header is checked at once.
+
+    Classes come in the order of their names, files in that of their paths, as in torchvision's ``ImageFolder``.
+    Hidden files and folders do not count. A folder that holds nothing but ``train/``, ``test/`` and the like is
+    read there.
+
+    Args:
+        path: The folder.
+        split: Which of its splits, if it has any.
+        pixels: How pictures are decoded.
+        classes: The class folders that it must have at least.
+
+    Raises:
+        OSError: A folder cannot be listed.
+        ValueError: It has no class folders, an empty one, or a file that cannot be used.
+    """
+    name = path.resolve().name
+    folders = _class_folders(path)
+    if folders and all(is_split(folder.name) for folder in folders):
+        path = path / which_split([folder.name for folder in folders], split, str(path))
+        folders = _class_folders(path)
+    if len(folders) < classes:
+        images = sum(file.suffix.lower() in image_formats() for file in path.iterdir())
+        raise ValueError(
+            f"{path} needs one sub-folder of images for each of {'two or more' if classes > 1 else 'its'} classes, "
+            f"found {len(folders)}{f', and {images} images beside them' if images else ''}"
+        )
+    suffixes = image_formats().keys()
+    files: list[tuple[Path, int]] = []
+    for label, folder in enumerate(folders):
+        members = []
+        for file in _files(folder):
+            if not file.name.startswith(".") and file.suffix.lower() in suffixes:
+                members.append(file)
+            elif file.suffix.lower() in suffixes or not _is_systems(file.name):
+                pixels.skipped.append(str(file.relative_to(path)))
+        if not members:
+            raise ValueError(f"class folder {folder} holds no images")
+        files += [(file, label) for file in members]
+    for beside in sorted(path.iterdir(), key=lambda entry: entry.name):
+        if not beside.is_dir() and not _is_systems(beside.name):
+            pixels.skipped.append(beside.name)
+    grey = [pixels.peek(file, str(file)) for file, _ in files]
+
+    def stream() -> Iterator[tuple[np.ndarray[Any, Any], int]]:
+        for file, label in files:
+            with file.open("rb") as opened:
+                yield pixels.file(opened, str(file)), label
+
+    return Pictures(name, stream(), len(files), 1 if all(grey) else 3, tuple(f.name for f in folders))
+
+
+def _class_folders(path: Path) -> list[Path]:
+    visible = (p for p in path.iterdir() if p.is_dir() and not _is_systems(p.name))
+    return sorted(visible, key=lambda folder: folder.name)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below a folder, but for those in hidden folders, as ``ImageFolder`` orders them."""
+    walk: list[tuple[str, list[str]]] = []
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
+        above = Path(place).resolve()
+        folders[:] = [
+            name
+            for name in folders
+            if not _is_systems(name)
+            and (resolved := Path(place, name).resolve()) != above  # a link to where it lies has no end
+            and resolved not in above.parents
+        ]
+        walk.append((place, names))
+    for place, names in sorted(walk):
+        yield from (Path(place, name) for name in sorted(names))
+
+
+def _is_systems(name: str) -> bool:
+    """Whether systems and editors keep it for themselves, so that nobody looks for it among the images."""
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error

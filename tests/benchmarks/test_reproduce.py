@@ -1,0 +1,175 @@
+"""A cell is measured, resumed and found missing; a generator is refined."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import reproduce
+from accuracy import cells, machines, measure, missing
+from dim_data import Generator, GeneratorConfig
+from dim_data.images.specs import KNOWN_SPECS
+from dim_data.protocol import evaluation
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 60), ("test", 40)):
+        arrays[f"{split}_images"] = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
+        arrays[f"{split}_labels"] = np.arange(count) % 10
+    np.savez(tmp_path / "cifar10.npz", **arrays)
+    options = {"width": 8, "top_width": 4, "blocks": 1}
+    generator = Generator(GeneratorConfig(KNOWN_SPECS["cifar10"], "compact", "noise", options))
+    generator.save_pretrained(tmp_path / "tiny")
+    return tmp_path
+
+
+@pytest.mark.usefixtures("small_classifiers")
+@pytest.mark.parametrize("row", ["generator", "before", "real", "stored"])
+def test_a_cell_is_written_and_resumed(root: Path, row: str) -> None:
+    arguments = ["cifar10", "--row", row, "--source", str(root / "tiny"), "--ipc", "1", "--epochs", "2"]
+    arguments += ["--data-root", str(root), "--out", str(root / "results"), "--device", "cpu", "--seeds"]
+    path = reproduce.main([*arguments, "0"])
+    first = json.loads(path.read_text())
+    assert reproduce.main([*arguments, "0", "1"]) == path
+    second = json.loads(path.read_text())
+    assert second["runs"]["0"] == first["runs"]["0"]
+    assert set(second["runs"]) == {"0", "1"}
+    assert second["images_shown"] == 20
+    run = second["runs"]["1"]
+    assert 0 <= run["accuracy"] <= 1
+    assert run["command"].startswith("python benchmarks/reproduce.py cifar10 --row")
+    assert str(root) + " " not in run["command"].split("--data-root")[1][:20]
+    assert run["versions"]["torch"] == torch.__version__
+
+
+@pytest.mark.usefixtures("small_classifiers")
+def test_seeds_of_a_cell_may_be_measured_side_by_side(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["cifar10", "--source", str(root / "tiny"), "--ipc", "1", "--epochs", "1"]
+    arguments += ["--data-root", str(root), "--out", str(root / "results"), "--device", "cpu", "--seeds"]
+    original, measured = evaluation.evaluate, []
+
+    def evaluate(*args: Any, seeds: tuple[int], **kwargs: Any) -> Any:
+        measured.append(seeds[0])
+        if seeds == (0,):  # another process begins and ends meanwhile
+            reproduce.main([*arguments, "1"])
+        return original(*args, seeds=seeds, **kwargs)
+
+    monkeypatch.setattr(measure, "evaluate", evaluate)
+    path = reproduce.main([*arguments, "0", "1"])
+    assert set(json.loads(path.read_text())["runs"]) == {"0", "1"}
+    assert measured == [0, 1]
+
+
+@pytest.mark.usefixtures("small_classifiers")
+def test_a_cell_that_was_killed_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["cifar10", "--source", str(root / "tiny"), "--ipc", "1", "--epochs", "4", "--seeds", "0"]
+    arguments += ["--data-root", str(root), "--device", "cpu", "--out"]
+    original, seen = evaluation.evaluate, []
+
+    def evaluate(*args: Any, stop: int, **kwargs: Any) -> Any:
+        def note(step: evaluation.ClassifierStep) -> None:
+            seen.append(step.step)
+            if step.step == stop:
+                raise KeyboardInterrupt
+
+        return original(*args, **kwargs, checkpoint_seconds=0, on_step=note)
+
+    first = machines.hardware(torch.device("cpu"))
+    monkeypatch.setattr(measure, "evaluate", partial(evaluate, stop=3))
+    with pytest.raises(KeyboardInterrupt):
+        reproduce.main([*arguments, str(root / "results")])
+    assert {path.suffix for path in (root / "results").iterdir()} == {".pt", ".txt"}
+    monkeypatch.setattr(measure, "evaluate", partial(evaluate, stop=0))
+    monkeypatch.setattr(machines, "hardware", lambda device: f"another {device}")
+    path = reproduce.main([*arguments, str(root / "results")])
+    assert seen == [1, 2, 3, 4]
+    assert list((root / "results").iterdir()) == [path]
+    whole = json.loads(reproduce.main([*arguments, str(root / "whole")]).read_text())["runs"]["0"]
+    run = json.loads(path.read_text())["runs"]["0"]
+    assert run["accuracy"] == whole["accuracy"]
+    assert run["hardware"] == f"{first}; another cpu"
+    assert whole["hardware"] == "another cpu"
+
+
+@pytest.mark.usefixtures("small_classifiers")
+def test_missing_measures_what_is_missing_cheapest_first(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[list[str]] = []
+    original, is_measured = measure.main, missing.is_measured
+    monkeypatch.setattr(measure, "main", lambda words: calls.append(words) or original(words))
+    monkeypatch.setattr(missing, "bundled_names", lambda: [str(root / "tiny")])
+    monkeypatch.setattr(
+        missing, "is_measured", lambda cell, folder: is_measured((*cell[:2], "tiny", *cell[3:]), folder)
+    )
+    some = ["missing", "--classifiers", "convnet3", "--recipes", "tuned", "soft", "--rows", "generator"]
+    some += ["--ipc", "2", "1", "--epochs", "1", "--data-root", str(root), "--device", "cpu"]
+    for module in (measure, missing):
+        monkeypatch.setattr(module, "RESULTS", root / "results")
+    assert reproduce.main([*some, "--list"]) == 6
+    listed = capsys.readouterr().out.splitlines()
+    assert [line.split()[-2:] for line in listed] == [[ipc, seed] for ipc in "12" for seed in "012"]
+    assert reproduce.main([*some, "--max-minutes", "0"]) == 6
+    assert calls == []
+    assert reproduce.main([*some, "--seeds", "1"]) == 0
+    assert [words[words.index("--ipc") + 1] for words in calls] == ["1", "2"]
+    assert not any("--out" in words for words in calls)  # the folder would be published with the command
+    assert reproduce.main([*some, "--list"]) == 4
+    elsewhere = ["--out", str(root / "elsewhere")]
+    assert reproduce.main([*some, *elsewhere, "--ipc", "1", "--seeds", "0"]) == 0
+    assert calls[-1][-2:] == elsewhere
+    assert len(list((root / "elsewhere").iterdir())) == 1
+
+
+def test_published_commands_still_run_and_name_no_folder_of_the_machine_they_ran_on() -> None:
+    files = cells.load_results(cells.RESULTS)
+    commands = [run["command"].split() for file in files for run in file["runs"].values()]
+    assert len(commands) >= len(files) > 0
+    assert Path(reproduce.__file__).match("benchmarks/reproduce.py")
+    for words in commands:
+        assert not [word for word in words if Path(word).is_absolute()]
+        assert words[:2] == ["python", "benchmarks/reproduce.py"]
+        assert measure.read_arguments(words[2:]).dataset == words[2]
+
+
+@pytest.mark.usefixtures("small_classifiers")
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_generator_is_refined(labelled: bool, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec, options = KNOWN_SPECS["cifar10"], {"width": 8, "top_width": 4, "blocks": 1}
+    generator = Generator(GeneratorConfig(spec, "compact", "codes", options, codes=60))
+    latents = torch.rand(60, *generator.decoder.latent_shape) * 2 - 1
+    labels = torch.arange(60) % 10
+    generator.store(latents, labels, torch.eye(10)[labels] if labelled else None).save_pretrained(root / "codes")
+    arguments = ["refine", str(root / "codes"), "--codes", "30", "--classifiers", "convnet3", "resnet10"]
+    arguments += ["--data-root", str(root), "--ipc", "1", "--epochs", "2", "--looks", "2", "--device", "cpu"]
+    arguments += ["--out", str(root / "refined")]
+    folder = reproduce.main(arguments)
+    kept, refined = Generator.from_pretrained(root / "codes").keep_codes(30), Generator.from_pretrained(folder)
+    assert refined.bank.counts.tolist() == kept.bank.counts.tolist() == [3] * 10
+    changed = (refined.bank.unpack(refined.bank.codes) != kept.bank.unpack(kept.bank.codes)).flatten(1).float().mean(1)
+    assert 0 < changed.min() <= changed.max() < 0.3
+    derived = json.loads((folder / "training_config.json").read_text())["derived"]
+    after = ", then relabel_codes(temperature=3) by them" if labelled else ""
+    assert derived == f"keep_codes(30), then refine_codes(looks=2) under ['convnet3', 'resnet10']{after}"
+    assert refined.config.soft_labels == labelled
+    if labelled:
+        assert refined.bank.soft.amax(1).float().mean() < 200  # the old ones were sure
+        reproduce.main([*arguments, "--temperature", "0"])
+        assert torch.equal(Generator.from_pretrained(folder).bank.soft, kept.bank.soft)
+        reproduce.main(arguments)
+    files = {name: (folder / name).read_bytes() for name in ("classifier0_convnet3.safetensors", "model.safetensors")}
+    (folder / "classifier1_resnet10.safetensors").unlink()
+    capsys.readouterr()
+    reproduce.main(arguments)
+    assert {name: (folder / name).read_bytes() for name in files} == files  # trained and refined alike
+    with pytest.raises(ValueError, match="does not store the code of every training image"):
+        reproduce.main(["refine", str(folder), *arguments[2:]])

@@ -1,0 +1,156 @@
+"""What the pages for readers promise: their code runs, their commands parse, their links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import datasets, transforms
+
+import hub_server
+import speed
+from accuracy import measure, missing, refine
+from dim_data import DistilledDataset, Generator, bundled_names, distillation, protocol
+from dim_data.cli.arguments import build_parser, parse_settings
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")
+COMMANDS: dict[tuple[str, ...], Callable[[list[str]], Any]] = {
+    ("python", "benchmarks/reproduce.py", "missing"): missing.read_arguments,
+    ("python", "benchmarks/reproduce.py", "refine"): refine.read_arguments,
+    ("python", "benchmarks/reproduce.py"): measure.read_arguments,
+    ("python", "benchmarks/speed.py"): speed.read_arguments,
+}
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: str, language: str) -> list[tuple[str, str]]:
+    """(the heading above it, its text) of each code block in a language."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return [
+        (re.findall(r"^#+ (.+)$", text[: found.start()], re.MULTILINE)[-1], found[2])
+        for found in BLOCK.finditer(text)
+        if found[1] == language
+    ]
+
+
+def lines(page: str) -> list[str]:
+    """Each shell command that a page prints, without its comment."""
+    text = "".join(text for _, text in blocks(page, "sh")).replace("\\\n", " ")
+    return [line.split(" #")[0].strip() for line in text.splitlines() if line.strip()]
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_classifiers: None) -> Path:
+    """A working directory with the files that the README speaks of, budgets that take seconds, and a Hub."""
+    rng = np.random.default_rng(0)
+    for label in range(2):
+        (tmp_path / "my_images" / f"class{label}").mkdir(parents=True)
+        for index in range(8):
+            pixels = rng.integers(100 * label, 100 * label + 100, (28, 28, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "my_images" / f"class{label}" / f"{index}.png")
+    (tmp_path / "DIR").mkdir()
+    arrays = {"test_images": rng.integers(0, 256, (20, 32, 32, 3), np.uint8), "test_labels": np.arange(20) % 10}
+    np.savez(tmp_path / "DIR" / "cifar10.npz", **arrays)
+    short = {"first_steps": 2, "matching_steps": 2, "pool_ages": (1,), "selection_images": 20}
+    tiny = replace(distillation.PRESETS["default"], options={"width": 8, "top_width": 4}, **short)
+    monkeypatch.setitem(distillation.PRESETS, "default", tiny)
+    monkeypatch.setattr(protocol, "evaluate", partial(protocol.evaluate, epochs=1))
+    monkeypatch.setitem(hub_server.TOKENS, "hf_me", "me")
+    monkeypatch.chdir(tmp_path)
+    with hub_server.serve_hub() as hub:
+        hub_server.connect(monkeypatch, hub, tmp_path / "home", token="hf_me")
+        yield tmp_path
+
+
+@pytest.mark.parametrize(("heading", "code"), blocks("README.md", "python"), ids=lambda value: value.split("\n")[0])
+def test_a_block_of_the_readme_runs(heading: str, code: str, desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found: dict[str, Any] = {}
+    exec(compile(code, f"README.md, {heading}", "exec"), found)
+    if "images" in found:  # the last batch of a loop
+        assert found["images"].shape == (50, 3, 32, 32)
+        assert found["labels"].shape == (50,)
+    if heading == "As a loader":
+        assert found["images"].min() < -1, "normalised"
+    if "train_set" in found:
+        assert len(found["train_set"]) == 50 * len(found["train_set"].classes)
+    if heading == "Share":
+        assert found["train_set"].generator.revision
+    if heading == "Make your own":
+        assert found["train_set"].classes == ["class0", "class1"]
+        assert (desk / "runs" / "mine" / "generator" / "model.safetensors").is_file()
+    if heading == "How good is it?":
+        assert "convnet3, recipe muon, ipc 10: " in capsys.readouterr().out
+
+
+def test_the_readme_has_the_blocks_that_a_newcomer_needs() -> None:
+    headings = [heading for heading, _ in blocks("README.md", "python")]
+    assert headings == ["As a dataset", "As a loader", "Share", "Make your own", "How good is it?"]
+
+
+def test_the_one_line_swap_of_the_readme_is_one_line() -> None:
+    ((_, text),) = blocks("README.md", "diff")
+    before, after = text.splitlines()
+    assert (before[:2], after[:2]) == ("- ", "+ ")
+    transform = transforms.ToTensor()
+    found: dict[str, Any] = {"DistilledDataset": DistilledDataset, "transform": transform}
+    exec(after[2:], found)
+    assert found["train_set"].transform is transform
+    asked: dict[str, Any] = {}
+    exec(before[2:], {"CIFAR10": lambda root, **kwargs: asked.update(kwargs), "root": "", "transform": transform})
+    assert set(asked) <= set(datasets.CIFAR10.__init__.__annotations__)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_a_page_parses(page: str) -> None:
+    parser = build_parser(defaultdict(lambda: lambda args: 0))
+    for line in lines(page):
+        words = shlex.split(line)
+        command = next((known for known in COMMANDS if tuple(words[: len(known)]) == known), None)
+        if words[0] == "dim-data":
+            parse_settings(getattr(parser.parse_args(words[1:]), "set", []))
+        elif words[0] == "make":
+            assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text()
+        elif command:
+            assert (ROOT / words[1]).is_file()
+            COMMANDS[command](words[len(command) :])
+        else:
+            known = ("pip install .", "export ", "mv ", ".venv/bin/python -m pytest", "python benchmarks/report.py")
+            assert line.startswith(known), f"no test knows the command {line!r}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    anchors = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in re.findall(r"^#+ (.+)$", text, re.M)}
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in anchors
+        elif not target.startswith("https://"):
+            assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_the_readme_lists_the_bundled_generators() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (\d+)x\d+ (RGB|grey) \| (\w+).* \| (yes|no) \|$", text, re.MULTILINE)
+    found = {
+        name: (str(config.spec.size), {1: "grey", 3: "RGB"}[config.spec.channels], config.source, config.soft_labels)
+        for name, config in ((name, Generator.from_pretrained(name).config) for name in bundled_names())
+    }
+    assert {name: (*facts, soft == "yes") for name, *facts, soft in rows} == found
+
+
+def test_the_cached_pictures_of_cifar10_take_the_memory_that_the_readme_says() -> None:
+    config = Generator.from_pretrained("cifar10").config
+    size = config.codes * torch.Size((config.spec.channels, config.spec.size, config.spec.size)).numel()
+    assert f"{size / 1e6:.0f} MB for all {config.codes:,} of `cifar10`" in (ROOT / "README.md").read_text()
