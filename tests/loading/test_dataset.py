@@ -459,8 +459,10 @@ def test_ranks_never_see_a_picture_again_though_nobody_pins(tiny_noise: Generato
 # Batches ---------------------------------------------------------------------------------------------
 
 
-def test_a_batch_takes_one_forward_pass(tiny_noise: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+@pytest.fixture
+def painted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures each call painted in this process."""
+    calls: list[int] = []
     synthesize = Generator.synthesize
 
     def count(self: Generator, labels: Tensor, *rest: Any) -> Tensor:
@@ -468,11 +470,49 @@ def test_a_batch_takes_one_forward_pass(tiny_noise: Generator, monkeypatch: pyte
         return synthesize(self, labels, *rest)
 
     monkeypatch.setattr(Generator, "synthesize", count)
-    dataset = build(tiny_noise)
-    for given in (dataset, Subset(dataset, range(COUNT))):
-        calls.clear()
-        one_pass(DataLoader(given, batch_size=10))
-        assert calls == [10, 10, 4]
+    return calls
+
+
+@pytest.mark.parametrize("wrap", [lambda dataset: dataset, lambda dataset: Subset(Subset(dataset, range(20)), range(20))])
+def test_a_batch_in_a_worker_takes_one_forward_pass(
+    tiny_noise: Generator, painted: list[int], wrap: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = wrap(build(tiny_noise))
+    worker = SimpleNamespace(id=0, num_workers=1, dataset=given)
+    for place in ("items", "passes", "parts"):
+        monkeypatch.setattr(f"dim_data.loading.{place}.get_worker_info", lambda: worker)
+    one_pass(DataLoader(given, batch_size=10))
+    assert painted == ([10, 10, 4] if isinstance(given, DistilledDataset) else [10, 10])
+
+
+@pytest.mark.parametrize("order", [range(COUNT), torch.randperm(COUNT, generator=torch.Generator().manual_seed(0))])
+def test_a_pass_one_by_one_paints_each_picture_once(
+    tiny_noise: Generator, painted: list[int], order: Iterable[int]
+) -> None:
+    dataset = build(tiny_noise, ipc=32)  # 96 pictures: six sheets of 16
+    whole = [int(index) + 24 * part for part in range(4) for index in order]
+    for _ in range(2):
+        painted.clear()
+        for index in whole:
+            dataset[index]
+        assert painted == [16] * 6
+
+
+def test_reading_at_once_takes_one_forward_pass(tiny_noise: Generator, painted: list[int]) -> None:
+    build(tiny_noise).read(range(10))
+    assert painted == [10]
+
+
+def test_data_is_painted_once_in_an_epoch(tiny: Generator, painted: list[int]) -> None:
+    dataset = build(tiny)
+    for epoch in range(2):
+        dataset.set_epoch(epoch)
+        painted.clear()
+        arrays = [dataset.data for _ in range(5)]
+        items = [dataset[index][0] for index in range(COUNT)]
+        assert painted == [COUNT]
+        assert all(array is arrays[0] for array in arrays)
+        assert torch.equal(torch.stack(items), pictures(tiny, epoch))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
