@@ -77,9 +77,13 @@ class Passes:
         self._inherited: list[NDArray[Any]] | None = None
         _LIVING.add(self)
 
-    def inherit(self) -> None:
-        """Note, in a new process, where the parent stood: who turns out to be no worker goes on from there."""
-        self._inherited = [kept.numpy().copy() for kept in (self._last, self._owner, self._pinned)]
+    def snapshot(self) -> list[NDArray[Any]]:
+        """Where it stands: what a new process that turns out to be no worker goes on from."""
+        return [kept.numpy().copy() for kept in (self._last, self._owner, self._pinned)]
+
+    def inherit(self, snapshot: list[NDArray[Any]]) -> None:
+        """Note, in a new process, where the parent stood."""
+        self._inherited = snapshot
 
     def settle(self) -> None:
         """Decide, in a process that inherited its memory, whether to share it with the parent."""
@@ -96,7 +100,7 @@ class Passes:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.inherit()
+        self.inherit(self.snapshot())
         _LIVING.add(self)
 
     @property
@@ -185,16 +189,20 @@ class Passes:
 _LIVING: weakref.WeakSet[Passes] = weakref.WeakSet()
 
 
-def _settle_all() -> None:
-    for passes in list(_LIVING):
-        passes.settle()
+_SNAPSHOTS: list[tuple[Passes, list[NDArray[Any]]]] = []
 
 
-def _inherit_all() -> None:
+def _before_fork() -> None:
     for passes in list(_LIVING):
-        passes.inherit()
+        passes.settle()  # the workers of a job must find the job's own memory, though it never drew
+        _SNAPSHOTS.append((passes, passes.snapshot()))
+
+
+def _after_fork_in_child() -> None:
+    while _SNAPSHOTS:
+        passes, snapshot = _SNAPSHOTS.pop()
+        passes.inherit(snapshot)
 
 
 if hasattr(os, "register_at_fork"):  # elsewhere every process is spawned
-    # Before: the workers of a job must find the job's own memory, though it never drew.
-    os.register_at_fork(before=_settle_all, after_in_child=_inherit_all)
+    os.register_at_fork(before=_before_fork, after_in_parent=_SNAPSHOTS.clear, after_in_child=_after_fork_in_child)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -45,13 +46,13 @@ class Sheets:
         """The row of ``index``, uint8 (width,), the caller's own.
 
         Args:
-            key: What besides the index a row depends on; hashed alike in all processes.
+            key: What besides the index a row depends on; its ``repr`` is the same in all processes.
             index: Non-negative.
             paint: The rows, uint8 (size, width), of indices int64 (size,) that follow one another; some may lie past
                 the end of the epoch.
         """
         sheet, place = divmod(index, self.size)
-        slot, stamp = sheet % self._count, hash((*key, sheet))
+        slot, stamp = sheet % self._count, _stamp((*key, sheet))
         if self._keys[slot] == stamp:
             row = self._rows[slot, place].copy()
             if self._sums[slot, place] == _sum(row, stamp):
@@ -62,6 +63,11 @@ class Sheets:
         self._sums[slot] = [_sum(row, stamp) for row in painted]
         self._keys[slot] = stamp
         return painted[place].copy()
+
+
+def _stamp(key: tuple[Any, ...]) -> int:
+    # Not hash(), to which -1 and -2 are the same.
+    return int.from_bytes(blake2b(repr(key).encode(), digest_size=8).digest(), "little", signed=True)
 
 
 def _sum(row: NDArray[np.uint8], stamp: int) -> int:

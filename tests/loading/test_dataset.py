@@ -473,16 +473,18 @@ def painted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-@pytest.mark.parametrize("wrap", [lambda dataset: dataset, lambda dataset: Subset(Subset(dataset, range(20)), range(20))])
+@pytest.mark.parametrize("depth", [0, 1, 2])
 def test_a_batch_in_a_worker_takes_one_forward_pass(
-    tiny_noise: Generator, painted: list[int], wrap: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+    tiny_noise: Generator, painted: list[int], depth: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = wrap(build(tiny_noise))
+    given: Any = build(tiny_noise)
+    for _ in range(depth):
+        given = Subset(given, range(20))
     worker = SimpleNamespace(id=0, num_workers=1, dataset=given)
     for place in ("items", "passes", "parts"):
         monkeypatch.setattr(f"dim_data.loading.{place}.get_worker_info", lambda: worker)
     one_pass(DataLoader(given, batch_size=10))
-    assert painted == ([10, 10, 4] if isinstance(given, DistilledDataset) else [10, 10])
+    assert painted == ([10, 10, 4] if depth == 0 else [10, 10])
 
 
 @pytest.mark.parametrize("order", [range(COUNT), torch.randperm(COUNT, generator=torch.Generator().manual_seed(0))])
