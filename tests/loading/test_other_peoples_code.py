@@ -308,6 +308,26 @@ def test_a_backdoor_stays_in_the_pictures(tiny_codes: Generator, workers: int) -
         assert labels[chosen].tolist() == [0, 0, 0]
 
 
+# Frameworks ------------------------------------------------------------------------------------------
+
+
+def test_accelerate_goes_on_after_a_break_when_it_is_told(tiny_codes: Generator) -> None:
+    """It announces the passes that came to their end; a plain loader needs nobody."""
+    accelerate = pytest.importorskip("accelerate")
+    first = epoch(tiny_codes)
+    plain = DataLoader(build(tiny_codes), 5)
+    loader = accelerate.Accelerator(cpu=True).prepare(DataLoader(build(tiny_codes), 5))
+    for feed in (plain, loader):
+        for images, _ in feed:
+            assert torch.equal(images, first[:5])
+            break
+    assert torch.equal(next(iter(loader))[0], first[:5]), "set_epoch() says so beside its promise"
+    loader.set_epoch(1)
+    for feed in (plain, loader):
+        assert torch.equal(joined(feed)[0], epoch(tiny_codes, 1))
+    assert torch.equal(joined(loader)[0], epoch(tiny_codes, 2))
+
+
 # torchvision -----------------------------------------------------------------------------------------
 
 
