@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 __all__ = [
     "DistillConfig",
+    "DistilledCIFAR10",
     "DistilledDataset",
+    "DistilledFashionMNIST",
     "DistilledLoader",
+    "DistilledMNIST",
     "DivergenceError",
     "Evaluation",
     "Generator",
@@ -35,13 +38,22 @@ if TYPE_CHECKING:
     from dim_data.format import GeneratorConfig
     from dim_data.generator import Generator, bundled_names
     from dim_data.images import ImageSpec
-    from dim_data.loading import DistilledDataset, DistilledLoader
+    from dim_data.loading import (
+        DistilledCIFAR10,
+        DistilledDataset,
+        DistilledFashionMNIST,
+        DistilledLoader,
+        DistilledMNIST,
+    )
     from dim_data.protocol import Evaluation, StoppedError, evaluate
 
 _HOMES = {
     "DistillConfig": "distillation",
+    "DistilledCIFAR10": "loading",
     "DistilledDataset": "loading",
+    "DistilledFashionMNIST": "loading",
     "DistilledLoader": "loading",
+    "DistilledMNIST": "loading",
     "DivergenceError": "distillation",
     "Evaluation": "protocol",
     "Generator": "generator",

@@ -19,8 +19,10 @@ from dim_data.generator.grids import sample_grid, sample_png, save_grid
 from dim_data.generator.labelling import blended, opinions
 from dim_data.generator.model import Generator
 from dim_data.generator.names import bundled_names
+from dim_data.generator.painting import CHUNK
 
 __all__ = [
+    "CHUNK",
     "Generator",
     "bank_index",
     "blended",

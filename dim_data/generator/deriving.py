@@ -12,7 +12,7 @@ from dim_data.format import GeneratorConfig
 from dim_data.generator.painting import Painter
 from dim_data.generator.sources import fit_gaussian
 
-__all__ = ["fresh", "kept_rows", "with_codes", "with_gaussian", "with_some_codes"]
+__all__ = ["fresh", "kept_rows", "with_codes", "with_gaussian", "with_rows"]
 
 P = TypeVar("P", bound=Painter)
 
@@ -69,9 +69,9 @@ def with_gaussian(generator: P, rank: int, teacher: nn.Module | None) -> P:
 
 
 @torch.no_grad()
-def with_some_codes(generator: P, count: int, seed: int, soft_labels: bool) -> P:
-    """See :meth:`Generator.keep_codes <dim_data.generator.Generator.keep_codes>`."""
-    rows, bank = kept_rows(generator, count, seed), generator.bank
+def with_rows(generator: P, rows: Tensor, soft_labels: bool) -> P:
+    """See :meth:`Generator.keep_rows <dim_data.generator.Generator.keep_rows>`."""
+    bank = generator.bank
     soft = bank.soft[rows].float() / 255 if soft_labels and generator.config.soft_labels else None
     kept = with_codes(generator, bank.unpack(bank.codes[rows]), bank.labels[rows], soft)
     return kept.requires_grad_(False).eval().to(bank.codes.device)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dim_data.format import GeneratorConfig
-from dim_data.generator.deriving import kept_rows, with_codes, with_gaussian, with_some_codes
+from dim_data.generator.deriving import kept_rows, with_codes, with_gaussian, with_rows
 from dim_data.generator.grids import sample_png
 from dim_data.generator.names import resolve
 from dim_data.generator.painting import Painter
@@ -101,7 +101,20 @@ class Generator(Painter):
         Raises:
             ValueError: There are no codes, or ``count`` is not in [num_classes, number of codes].
         """
-        return with_some_codes(self, count, seed, soft_labels)
+        return with_rows(self, kept_rows(self, count, seed), soft_labels)
+
+    @torch_defaults()
+    def keep_rows(self, rows: Tensor, soft_labels: bool = True) -> Generator:
+        """A new generator with the same decoder and the codes at these places in the bank, for the same pictures.
+
+        Args:
+            rows: int64 (N,); every class must occur.
+            soft_labels: Keep their soft labels too, if there are any.
+
+        Raises:
+            ValueError: There are no codes, or none of a class is kept.
+        """
+        return with_rows(self, rows, soft_labels)
 
     @torch_defaults(painting=True)
     def kept_rows(self, count: int, seed: int = 0) -> Tensor:

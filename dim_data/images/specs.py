@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["KNOWN_SPECS", "SIZE_RANGE", "ImageSpec"]
+__all__ = ["HELD_AS", "KNOWN_SPECS", "SIZE_RANGE", "ImageSpec"]
 
 SIZE_RANGE = (28, 128)
 MAX_CLASSES = 10_000
@@ -129,3 +129,6 @@ KNOWN_SPECS: dict[str, ImageSpec] = {
     )
 }
 """The image sets of the DiM paper; classes as torchvision names them, statistics as the paper uses them."""
+
+HELD_AS = {"mnist": "tensors", "fashion_mnist": "tensors", "svhn": "planes"}
+"""How torchvision's sets hold pictures and labels, where not in an array (N, H, W, C) and a list as CIFAR10 does."""

@@ -1,10 +1,15 @@
 """Training on a generator's pictures, in a script that was written for real ones.
 
 * ``dataset``: :class:`DistilledDataset`, map-style, in place of torchvision's. Begin here.
+* ``named``: the bundled sets under torchvision's signatures, such as :class:`DistilledCIFAR10`.
+* ``items``: one by one or in batches. ``columns``: ``data`` and ``targets``, read, edited or assigned; ``forms``: as
+  torchvision's sets hold them. ``parts``: of a set, and one held out.
+* ``passes``: new pictures in each pass, whoever draws them.
+* ``sheets``: pictures painted a few at a time. ``cache``: pictures decoded once. ``memory``: what processes share.
 * ``loader``: :class:`DistilledLoader`, batches made on the device where you train.
-* ``passes``: new pictures in each pass, whoever draws them. ``cache``: pictures decoded once.
 * ``shares``: which part of an epoch falls to which rank. ``orders``: its indices, as the loader's sampler.
 * ``progress``: where the loader's pass stands. ``pictures``: those of its epoch by index, as its dataset.
+* ``opening``: what both are opened with.
 
 Imports ``generator`` and the floors below it.
 """
@@ -14,5 +19,13 @@ from __future__ import annotations
 from dim_data.loading.cache import PictureCache
 from dim_data.loading.dataset import DistilledDataset
 from dim_data.loading.loader import DistilledLoader
+from dim_data.loading.named import DistilledCIFAR10, DistilledFashionMNIST, DistilledMNIST
 
-__all__ = ["DistilledDataset", "DistilledLoader", "PictureCache"]
+__all__ = [
+    "DistilledCIFAR10",
+    "DistilledDataset",
+    "DistilledFashionMNIST",
+    "DistilledLoader",
+    "DistilledMNIST",
+    "PictureCache",
+]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ from torch import Tensor
 
 from dim_data.generator import Generator
 from dim_data.images import torch_defaults
+from dim_data.loading.memory import common, hand_on, is_spawning
 
 __all__ = ["PictureCache"]
 
-SHARED = Path("/dev/shm")  # where Linux keeps what processes share; small in most containers
+SHARED = Path("/dev/shm")  # where Linux keeps what spawned processes share; small in most containers
 
 
 class PictureCache:
@@ -26,10 +26,11 @@ class PictureCache:
 
     Args:
         generator: One that stores codes.
-        shared: Let worker processes, forked or spawned, fill and read one cache together (on the CPU).
+        shared: Let worker processes, forked or spawned, fill and read one cache together (on the CPU). Only those
+            that are spawned need ``/dev/shm`` for it.
 
     Raises:
-        MemoryError: ``shared``, and the system has too little shared memory.
+        MemoryError: ``shared``, it is pickled for a process that is spawned, and there is too little ``/dev/shm``.
         ValueError: The generator is driven by noise: no picture ever comes again.
     """
 
@@ -44,21 +45,27 @@ class PictureCache:
         spec, codes = generator.spec, generator.bank.codes
         shape = (len(codes), spec.channels, spec.size, spec.size)
         if shared:
-            _check_shared_memory(math.prod(shape) + len(codes))
-        self._pictures = torch.empty(shape, dtype=torch.uint8, device=codes.device)
-        self._known = torch.zeros(len(codes), dtype=torch.bool, device=codes.device)
+            self._pictures = common(*shape, dtype=torch.uint8)
+            self._known = common(len(codes), dtype=torch.bool)
+        else:
+            self._pictures = torch.empty(shape, dtype=torch.uint8, device=codes.device)
+            self._known = torch.zeros(len(codes), dtype=torch.bool, device=codes.device)
         self._filled = False
         self._shared = shared
-        self._share()
 
-    def _share(self) -> None:
-        if self._shared:
-            self._pictures.share_memory_()
-            self._known.share_memory_()
+    def __getstate__(self) -> dict[str, Any]:
+        if self._shared and is_spawning():
+            if not self._pictures.is_shared():
+                _check_shared_memory(self._pictures.numel() + self._known.numel())
+            hand_on(self._pictures, self._known)
+        return self.__dict__
 
+    @torch_defaults(painting=True)
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._share()  # a copy's memory is its own again
+        if self._shared and not self._pictures.is_shared():  # a copy, whose memory is its own again
+            self._pictures = common(*self._pictures.shape, dtype=torch.uint8).copy_(self._pictures)
+            self._known = common(*self._known.shape, dtype=torch.bool).copy_(self._known)
 
     @torch_defaults(painting=True)
     def synthesize(self, labels: Tensor, serials: Tensor, seed: int = 0) -> Tensor:
@@ -86,6 +93,7 @@ def _check_shared_memory(wanted: int) -> None:
     free = stat.f_bavail * stat.f_frsize
     if wanted > free:
         raise MemoryError(
-            f"cache=True needs {wanted / 1e6:.0f} MB of shared memory and {SHARED} has {free / 1e6:.0f} MB left: "
-            f"enlarge it (docker run --shm-size=1g), or leave out cache=True"
+            f"cache=True needs {wanted / 1e6:.0f} MB of shared memory in workers that are spawned, and {SHARED} has "
+            f"{free / 1e6:.0f} MB left: enlarge it (docker run --shm-size=1g), use multiprocessing_context='fork', "
+            "or leave out cache=True"
         )

@@ -3,83 +3,52 @@
 from __future__ import annotations
 
 import copy
-import operator
-from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
 
-from dim_data.generator import Generator, blended
-from dim_data.images import ImageSpec, torch_defaults
+from dim_data.generator import Generator
 from dim_data.loading.cache import PictureCache
-from dim_data.loading.passes import Passes, check_int, check_state
+from dim_data.loading.forms import form_of
+from dim_data.loading.items import Items
+from dim_data.loading.opening import check_soft_labels, open_source, points_to_torchvision
+from dim_data.loading.parts import part_generator
+from dim_data.loading.passes import check_int, check_state
 from dim_data.networks import resolve_device
 
-__all__ = ["DistilledDataset", "check_soft_labels", "open_source"]
+__all__ = ["DistilledDataset"]
+
+D = TypeVar("D", bound="DistilledDataset")
 
 
-def check_soft_labels(generator: Generator, wanted: float) -> float:
-    """``wanted`` as a share; ``ValueError`` if it is none, or the generator stores no soft labels to hand out."""
-    if not isinstance(wanted, int | float) or not 0 <= wanted <= 1:
-        raise ValueError(f"soft_labels must be True, False or a share in [0, 1], got {wanted!r}")
-    if wanted and not generator.config.soft_labels:
-        raise ValueError(
-            f"soft_labels={wanted}, but this generator stores none: leave it out, or make one that does by "
-            "dim-data distill --set labels.soft=true, or dim-data shrink --noise --soft-labels"
-        )
-    return float(wanted)
-
-
-@torch_defaults()
-def open_source(
-    source: Generator | str | Path, revision: str | None, device: torch.device, token: str | bool | None
-) -> Generator:
-    """``source`` as a generator on ``device``: an object as it is (copied if it lies elsewhere), or loaded.
-
-    Raises:
-        FileNotFoundError: No such source; see :meth:`Generator.from_pretrained`.
-        ValueError: ``revision`` is given with a generator that is already loaded.
-    """
-    if not isinstance(source, Generator):
-        return Generator.from_pretrained(source, revision=revision, device=device, token=token)
-    if revision is not None:
-        raise ValueError(
-            f"revision={revision!r} selects a commit of a Hub repository, but source is a Generator already: "
-            f"use Generator.from_pretrained('user/repo', revision={revision!r})"
-        )
-    at = next(source.parameters()).device
-    if at.type == device.type and device.index in (None, at.index):
-        return source
-    return copy.deepcopy(source).to(device)
-
-
-class DistilledDataset(Dataset[tuple[Any, Any]]):
+class DistilledDataset(Items):
     """A labelled image set that a generator paints, new in every epoch.
 
     Picture ``index`` is of class ``index % num_classes``. What it shows is a pure function of (weights, seed,
     epoch, index), bit-equal on one kind of device however the indices are batched or shared out to workers.
 
     Every pass is a new epoch, with nobody calling anything, in stock ``DataLoader`` with any workers: drawing
-    an index again moves on to the next epoch. So ``dataset[0]`` twice gives two pictures, unless the epoch is
-    pinned by :meth:`set_epoch` or ``fixed``. Pin it where a run must be repeatable although passes are
-    cut short, indices are drawn with replacement in several workers (which may, by a hair, even draw one
-    picture twice), or ranks share out small batches: there the moment of moving on depends on timing, or
-    comes some batches into a pass.
+    an index again moves on to the next epoch. So ``dataset[0]`` twice gives two pictures, and the pictures of one
+    loop do not match the ``soft_labels`` of another, unless the epoch is pinned by :meth:`set_epoch` or ``fixed``.
+    Pin it where a run must be repeatable although passes are cut short, indices are drawn with replacement in
+    several workers (which may, by a hair, even draw one picture twice), or ranks share out small batches: there the
+    moment of moving on depends on timing, or comes some way into a pass. A process forked or spawned with the
+    dataset that is no worker of a ``DataLoader``, such as one of several jobs, goes its own way from where it stood.
 
-    Items come from one forward pass a batch, through ``__getitems__``; ``ConcatDataset`` asks for them one by
-    one, which is many times slower.
+    Where stored codes run out, pictures come again in a later epoch, at any index, so that the parts which
+    ``random_split`` makes see each other's: :meth:`split` makes two that never do.
+
+    Whoever overrides or wraps ``__getitem__`` is asked for each item. Pictures asked for one by one are painted a
+    few at a time and kept, in 256 MB at most, so that a pass costs what it costs in batches, in order or shuffled.
+    ``DataLoader``'s workers read whole batches of a plain dataset, or of a ``Subset`` of it; so does :meth:`read`.
 
     Args:
         source: A :class:`Generator`, a folder, a bundled name such as ``"cifar10"`` or a Hub id.
         ipc: Images of each class in an epoch.
         transform: Maps each PIL image (RGB, or L for grey) to what the item holds; may be assigned later.
-        target_transform: Maps each int label; may be assigned later.
+        target_transform: Maps each label; may be assigned later.
         seed: Any int, taken modulo 2**64; other seeds, other pictures.
         train: Present for compatibility with torchvision; only ``True`` makes sense.
         revision: Branch, tag or commit, where ``source`` is a Hub id.
@@ -101,12 +70,14 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
 
     Raises:
         FileNotFoundError: No such source.
-        MemoryError: ``cache``, and the system has too little shared memory for it.
-        TypeError: ``ipc`` or ``seed`` is not an int.
+        TypeError: ``ipc`` or ``seed`` is not an int, or the arguments are those of torchvision's sets.
         ValueError: ``ipc`` is below 1, ``train=False``: synthetic images are no test set, ``cache`` with a
             generator driven by noise, or ``soft_labels`` with one that stores none or past [0, 1].
     """
 
+    _replaced = "CIFAR10"
+
+    @points_to_torchvision
     def __init__(
         self,
         source: Generator | str | Path,
@@ -126,23 +97,17 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
         if not train:
             raise ValueError(
                 "train=False asks for a test set, and synthetic images are never one: "
-                "test on the real images, for example torchvision.datasets.CIFAR10(root, train=False)"
+                f"test on the real images, for example torchvision.datasets.{self._replaced}(root, train=False)"
             )
-        self.ipc = check_int("ipc", ipc, 1)
+        self.ipc, self.train = check_int("ipc", ipc, 1), True
         self.seed, self.fixed = check_int("seed", seed), fixed
         self.device = resolve_device("cpu" if device is None else device)
         self.generator = open_source(source, revision, self.device, token)
-        on_cpu = self.device.type == "cpu"
-        self._painter = PictureCache(self.generator, shared=on_cpu) if cache else self.generator
         self.soft_labels = check_soft_labels(self.generator, soft_labels)
         self.transform, self.target_transform = transform, target_transform
         self.source = self.spec.name if isinstance(source, Generator) else str(source)
-        self._passes = Passes(len(self))
-
-    @property
-    def spec(self) -> ImageSpec:
-        """Shape, class names and normalisation of the images."""
-        return self.generator.spec
+        self._form = form_of(self.spec)
+        self._begin(cache)
 
     @property
     def classes(self) -> list[str]:
@@ -154,94 +119,40 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
         """Label of each class name."""
         return {name: label for label, name in enumerate(self.spec.classes)}
 
-    @cached_property
-    def targets(self) -> list[int]:
-        """Label of each index, before ``target_transform``."""
-        return list(range(self.spec.num_classes)) * self.ipc
+    def split(self: D, holdout: float = 0.1) -> tuple[D, D]:
+        """Part the set into one to train on and one to validate on that never show the same picture.
 
-    @property
-    @torch_defaults(painting=True)
-    def data(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """All pictures of the current :attr:`epoch`: uint8 (N, H, W, 3), or (N, H, W) if grey. Not a draw."""
-        indices = torch.arange(len(self))
-        return _as_arrays(self._pictures(indices, torch.full_like(indices, self.epoch)))
+        The first is new in each pass, with ``ipc`` less what is held out; the second stays the same. They go on
+        independently, so ``validation.transform`` may be another. Of stored codes the second gets some of each class
+        for itself: no more than that share of them, so that it is smaller where codes are few.
 
-    # Epochs ------------------------------------------------------------------------------------------
-
-    @property
-    def epoch(self) -> int:
-        """The epoch of the latest pictures; 0 before any were drawn."""
-        return 0 if self.fixed else self._passes.epoch
-
-    def set_epoch(self, epoch: int | None) -> None:
-        """Draw from ``epoch`` and no other until the next call; ``None`` goes back to a new epoch each pass.
-
-        Takes effect in running workers too, so call it between passes. Where ``fixed``, epoch 0 stays: that is
-        no error, for Accelerate calls this by itself.
+        Args:
+            holdout: Share of each class to hold out, in (0, 1); at least one picture.
 
         Raises:
-            TypeError: ``epoch`` is not an int.
-            ValueError: ``epoch`` is negative.
+            ValueError: ``holdout`` is no such share, there is too little of a class to part, or ``data`` or
+                ``targets`` was changed: split first, or use ``random_split``, which is right for a set that is fixed.
         """
-        self._passes.pin(epoch)
-
-    # Items -------------------------------------------------------------------------------------------
-
-    def __len__(self) -> int:
-        return self.ipc * self.spec.num_classes
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        """Picture and label of ``index``, transformed; negative indices count from the end."""
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: Iterable[int]) -> list[tuple[Any, Any]]:
-        """The items of a batch of indices, made in one forward pass.
-
-        Raises:
-            IndexError: An index is past either end.
-            RuntimeError: The pictures are made on a GPU, and this is a worker process.
-        """
-        if self.device.type == "cuda" and get_worker_info() is not None:
-            raise RuntimeError(
-                "this dataset makes pictures on 'cuda', and DataLoader's workers cannot: use num_workers=0 "
-                "(or DistilledLoader, which makes whole batches on the GPU), or build it with device='cpu'"
+        held = max(1, round(self.ipc * holdout)) if isinstance(holdout, float) and 0 < holdout < 1 else 0
+        if not 0 < held < self.ipc:
+            raise ValueError(
+                f"holdout={holdout!r} of ipc={self.ipc} is no parting: a share of each class in (0, 1), such as 0.1, "
+                "that leaves at least one picture for either part"
             )
-        chosen = [self._index(index) for index in indices]
-        places = torch.tensor(chosen, dtype=torch.int64, device="cpu")
-        epochs = torch.zeros_like(places) if self.fixed else self._passes.advance(places)
-        pictures, items = self._pictures(places, epochs), []
-        for array, target in zip(_as_arrays(pictures), self._targets(places, epochs, pictures), strict=True):
-            image: Any = Image.fromarray(array)
-            label: Any = target
-            if self.transform is not None:
-                image = self.transform(image)
-            if self.target_transform is not None:
-                label = self.target_transform(label)
-            items.append((image, label))
-        return items
-
-    def _index(self, index: Any) -> int:
-        place = operator.index(index)
-        if not -len(self) <= place < len(self):
-            raise IndexError(f"index {place} is out of range: this dataset has {len(self)} pictures")
-        return place % len(self)
-
-    def _serials(self, indices: Tensor, epochs: Tensor) -> Tensor:
-        return epochs * self.ipc + torch.div(indices, self.spec.num_classes, rounding_mode="floor")
-
-    @torch_defaults(painting=True)
-    def _targets(self, indices: Tensor, epochs: Tensor, pictures: Tensor) -> Iterable[Any]:
-        """What ``pictures``, those of ``indices`` (B,) in ``epochs`` (B,), are labelled: ints, or soft labels."""
-        labels = indices % self.spec.num_classes
-        if not self.soft_labels:
-            return labels.tolist()
-        soft = self.generator.soft_labels(labels, self._serials(indices, epochs), self.seed, pictures)
-        return blended(soft, labels, self.soft_labels).cpu()
-
-    @torch_defaults(painting=True)
-    def _pictures(self, indices: Tensor, epochs: Tensor) -> Tensor:
-        """Pictures of ``indices`` (B,) in ``epochs`` (B,): uint8 (B, C, H, W)."""
-        return self._painter.synthesize(indices % self.spec.num_classes, self._serials(indices, epochs), self.seed)
+        if self._is_changed():
+            raise ValueError(
+                "data or targets was changed, and split() parts what is painted: split first and change the parts, "
+                "or use torch.utils.data.random_split, which is right for a set that stays the same"
+            )
+        rest, other, different = part_generator(self.generator, self.ipc, held, self.seed)
+        train, validation = copy.copy(self), copy.copy(self)
+        train.generator, train.ipc = rest, self.ipc - held
+        validation.generator, validation.ipc, validation.fixed = other, different, True
+        validation.seed = self.seed + 2**63
+        for part in (train, validation):
+            part._targets = None
+            part._begin(isinstance(self._painter, PictureCache))
+        return train, validation
 
     # Resuming ----------------------------------------------------------------------------------------
 
@@ -279,13 +190,9 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
             f"    Images per class: {self.ipc} of {self.spec.num_classes} classes",
             f"    Epoch: {self.epoch} ({epoch})",
         ]
+        if self._data is not None:
+            lines[3:] = ["    Pictures: as assigned to data, the same in each pass"]
         for head, transform in (("Transform", self.transform), ("Target transform", self.target_transform)):
             if transform is not None:
                 lines.append(f"    {head}: " + repr(transform).replace("\n", "\n    "))
         return "\n".join(lines)
-
-
-def _as_arrays(pictures: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """uint8 (B, C, H, W) to (B, H, W, 3), or (B, H, W) if grey."""
-    array = pictures.cpu().permute(0, 2, 3, 1).contiguous().numpy()
-    return array[..., 0] if pictures.shape[1] == 1 else array

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from dim_data.generator import Generator, blended
 from dim_data.images import ImageSpec, in_steps
 from dim_data.loading.cache import PictureCache
-from dim_data.loading.dataset import check_soft_labels, open_source
+from dim_data.loading.opening import check_soft_labels, open_source
 from dim_data.loading.orders import EpochSampler
 from dim_data.loading.passes import MAX_EPOCH, check_int, check_state
 from dim_data.loading.pictures import LoaderPictures, as_dtype

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import weakref
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
-from dim_data.images import torch_defaults
+from dim_data.loading.memory import common, hand_on, is_spawning
 
 __all__ = ["MAX_EPOCH", "Passes", "check_int", "check_state"]
 
@@ -55,83 +57,116 @@ class Passes:
     would stay 0 in persistent workers, each of which holds a copy. A count for each index would not do, for
     ranks that share out the indices anew in each epoch would repeat one another's pictures.
 
-    A pickle or deep copy goes its own way from where it was made.
+    A pickle or deep copy goes its own way from where it was made. So does a process that is forked or spawned
+    with it and is no worker of a ``DataLoader``, such as one of several jobs: its workers follow it.
 
     Args:
         length: How many indices there are; six bytes each.
     """
 
-    @torch_defaults(painting=True)
     def __init__(self, length: int) -> None:
-        self._last = torch.full((length,), -1, dtype=torch.int32)
-        self._owner = torch.full((length,), -1, dtype=torch.int16)  # the worker of the last draw; -1: none
-        self._pinned = torch.tensor(-1)
-        self._share()
+        self._settle_in(*(np.full(n, -1) for n in (length, length, 1)))
 
-    def _share(self) -> None:
-        counters: Any
-        for counters in (self._last, self._owner, self._pinned):
-            counters.share_memory_()
+    def _settle_in(self, last: NDArray[Any], owner: NDArray[Any], pinned: NDArray[Any]) -> None:
+        """Keep these values in common memory from now on."""
+        self._last = common(len(last), dtype=torch.int32)
+        self._owner = common(len(last), dtype=torch.int16)  # the worker of the last draw; -1: none
+        self._pinned = common(1, dtype=torch.int64)
+        for kept, values in zip((self._last, self._owner, self._pinned), (last, owner, pinned), strict=True):
+            kept.numpy()[:] = values
+        self._inherited: list[NDArray[Any]] | None = None
+        _LIVING.add(self)
+
+    def snapshot(self) -> list[NDArray[Any]]:
+        """Where it stands: what a new process that turns out to be no worker goes on from."""
+        return [kept.numpy().copy() for kept in (self._last, self._owner, self._pinned)]
+
+    def inherit(self, snapshot: list[NDArray[Any]]) -> None:
+        """Note, in a new process, where the parent stood."""
+        self._inherited = snapshot
+
+    def settle(self) -> None:
+        """Decide, in a process that inherited its memory, whether to share it with the parent."""
+        if self._inherited is not None:
+            if get_worker_info() is None:
+                self._settle_in(*self._inherited)
+            self._inherited = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.settle()
+        if is_spawning():
+            hand_on(self._last, self._owner, self._pinned)
+        return self.__dict__
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._share()
+        self.inherit(self.snapshot())
+        _LIVING.add(self)
 
     @property
     def pinned(self) -> int | None:
         """The epoch that all draws are in, if any."""
-        return int(self._pinned) if self._pinned >= 0 else None
+        self.settle()
+        epoch = int(self._pinned.numpy()[0])
+        return epoch if epoch >= 0 else None
 
     @property
     def epoch(self) -> int:
         """The pinned epoch, else that of the latest draws; 0 before any."""
-        return int(self._pinned) if self._pinned >= 0 else max(0, int(self._last.max()))
+        pinned = self.pinned
+        return self._latest() if pinned is None else pinned
+
+    def _latest(self) -> int:
+        return max(0, int(self._last.numpy().max()))
 
     def pin(self, epoch: int | None) -> None:
         """Let all draws be in ``epoch`` (0 to :data:`MAX_EPOCH`); ``None`` lets go."""
-        self._pinned.fill_(-1 if epoch is None else check_int("epoch", epoch, 0, MAX_EPOCH))
+        self.settle()
+        self._pinned.numpy()[0] = -1 if epoch is None else check_int("epoch", epoch, 0, MAX_EPOCH)
 
-    @torch_defaults(painting=True)
-    def advance(self, indices: Tensor) -> Tensor:
-        """Note that ``indices``, int64 (B,), are drawn; the epoch of each, int64 (B,).
+    def advance(self, indices: Sequence[int]) -> list[int]:
+        """Note that ``indices`` are drawn; the epoch of each.
 
         All of a batch are in one epoch, save that an index drawn several times in it runs ahead.
         """
-        if self._pinned >= 0:
-            epochs = torch.full_like(indices, int(self._pinned))
+        pinned, last = self.pinned, self._last.numpy()
+        where = np.asarray(indices, np.int64)
+        if pinned is not None:
+            epochs = [pinned] * len(where)
         else:
-            current = self.epoch
-            current += bool((self._last[indices] >= current).any())
+            current = self._latest()
+            current += bool((last[where] >= current).any())
             seen: Counter[int] = Counter()
-            ahead = []
-            for index in indices.tolist():
-                ahead.append(seen[index])
+            epochs = []
+            for index in indices:
+                epochs.append(current + seen[index])
                 seen[index] += 1
-            epochs = current + torch.tensor(ahead, dtype=torch.int64)
         # Claimed, then noted; whoever asks reads in the other order. So no state holds another worker's draw.
-        self._claim(indices)
-        self._last.scatter_reduce_(0, indices, epochs.int(), "amax")
+        self._claim(where)
+        last[where] = np.maximum(last[where], epochs)  # of an index drawn twice, the last one counts
         return epochs
 
-    def _claim(self, indices: Tensor) -> None:
+    def _claim(self, indices: NDArray[np.int64]) -> None:
         worker = get_worker_info()
-        self._owner[indices] = -1 if worker is None else worker.id
+        self._owner.numpy()[indices] = -1 if worker is None else worker.id
 
-    def _mine(self) -> Tensor:
+    def _mine(self) -> NDArray[np.bool_]:
         # A worker's own draws are exactly those handed out when torchdata asks for its state; other workers
         # may be ahead. So each reports its own, and worker 0 also what no worker of this loader drew.
         worker = get_worker_info()
         if worker is None:
-            return torch.ones_like(self._owner, dtype=torch.bool)
-        mine = self._owner == worker.id
-        return mine if worker.id else mine | (self._owner < 0) | (self._owner >= worker.num_workers)
+            return np.ones(len(self._owner), np.bool_)
+        owner = self._owner.numpy()
+        mine = owner == worker.id
+        return mine if worker.id else mine | (owner < 0) | (owner >= worker.num_workers)
 
     def state_dict(self) -> dict[str, Any]:
         """What this process drew, JSON-ready: the latest epoch and a bit for each index drawn in it."""
-        last = self._last.clone()
+        self.settle()
+        last = self._last.numpy().copy()
         latest = max(0, int(last.max()))
         drawn = (last == latest) & self._mine()
-        bits = np.packbits(drawn.numpy()).tobytes().hex()
+        bits = np.packbits(drawn).tobytes().hex()
         return {"epoch": latest, "pinned": self.pinned, "drawn": bits}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -144,8 +179,30 @@ class Passes:
                 f"a state's 'drawn' holds a bit for each of {len(self._last)} indices, got {8 * len(packed)}"
             )
         bits = np.unpackbits(packed, count=len(self._last))
-        drawn = torch.from_numpy(bits).nonzero()[:, 0]
-        later = self._last >= epoch
-        self._last[later & self._mine()] = -1
+        drawn, last = bits.nonzero()[0], self._last.numpy()
+        later = last >= epoch
+        last[later & self._mine()] = -1
         self._claim(drawn)
-        self._last[drawn] = epoch
+        last[drawn] = epoch
+
+
+_LIVING: weakref.WeakSet[Passes] = weakref.WeakSet()
+
+
+_SNAPSHOTS: list[tuple[Passes, list[NDArray[Any]]]] = []
+
+
+def _before_fork() -> None:
+    for passes in list(_LIVING):
+        passes.settle()  # the workers of a job must find the job's own memory, though it never drew
+        _SNAPSHOTS.append((passes, passes.snapshot()))
+
+
+def _after_fork_in_child() -> None:
+    while _SNAPSHOTS:
+        passes, snapshot = _SNAPSHOTS.pop()
+        passes.inherit(snapshot)
+
+
+if hasattr(os, "register_at_fork"):  # elsewhere every process is spawned
+    os.register_at_fork(before=_before_fork, after_in_parent=_SNAPSHOTS.clear, after_in_child=_after_fork_in_child)

@@ -879,7 +879,7 @@ def test_a_renamed_data_folder_goes_on(tmp_path: Path) -> None:
     weights = [tmp_path / name / "generator" / "model.safetensors" for name in ("whole", "run")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     assert torch.equal(
-        distill(tmp_path / "pictures", config=settings("codes"), out=tmp_path / "whole").codes, result.codes
+        distill(tmp_path / "pictures", config=settings("codes"), out=tmp_path / "whole").bank.codes, result.bank.codes
     )
     (tmp_path / "pictures" / "class2").rename(tmp_path / "pictures" / "class3")
     with pytest.raises(
@@ -899,7 +899,7 @@ def test_a_finished_run_without_its_checkpoint_is_not_trained_again(
     (tmp_path / "checkpoint.pt").unlink()
     monkeypatch.setattr(stages, "_stages", never)
     result = distill(DATA, config=settings("codes"), out=tmp_path)
-    assert torch.equal(result.codes, Generator.from_pretrained(unbroken("codes") / "generator").codes)
+    assert torch.equal(result.bank.codes, Generator.from_pretrained(unbroken("codes") / "generator").bank.codes)
     assert not (tmp_path / "checkpoint.pt").exists()
     shutil.rmtree(tmp_path / "generator")
     with pytest.raises(

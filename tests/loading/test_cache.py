@@ -92,7 +92,6 @@ def test_a_pickle_keeps_every_picture(tiny_codes: Generator) -> None:
     wanted = dataset.data
     for other in (pickle.loads(pickle.dumps(dataset)), copy.deepcopy(dataset)):
         assert (other.data == wanted).all()
-        assert other._painter._pictures.is_shared()
         assert other._painter._pictures.data_ptr() != dataset._painter._pictures.data_ptr()
 
 
@@ -112,9 +111,14 @@ def test_too_little_shared_memory_is_said_before_it_kills(
 ) -> None:
     monkeypatch.setattr(cache, "SHARED", tmp_path)
     monkeypatch.setattr(cache.os, "statvfs", lambda path: type("Stat", (), {"f_bavail": 9, "f_frsize": 4096}))
-    with pytest.raises(MemoryError, match=r"cache=True needs 0 MB of shared memory and .* has 0 MB left: enlarge it"):
-        DistilledDataset(tiny_codes, ipc=4, cache=True)
-    PictureCache(tiny_codes)  # private memory is not asked about
+    dataset = DistilledDataset(tiny_codes, ipc=4, cache=True, transform=lambda image: 0)
+    for options in ({}, {"num_workers": 1, "multiprocessing_context": "fork"}):
+        assert len(list(DataLoader(dataset, 12, **options))) == 1  # what is not spawned needs none of it
+    spawned = DataLoader(dataset, 12, num_workers=1, multiprocessing_context="spawn")
+    dataset.transform = None
+    sentence = r"cache=True needs 0 MB of shared memory in workers that are spawned, and .* has 0 MB left: enlarge it"
+    with pytest.raises(MemoryError, match=sentence):
+        iter(spawned)
 
 
 def test_a_system_without_a_folder_of_shared_memory_is_not_asked(

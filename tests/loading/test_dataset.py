@@ -30,7 +30,7 @@ from torch.utils.data import (
 
 from dim_data.generator import names
 from dim_data.generator.model import Generator
-from dim_data.loading import dataset as module
+from dim_data.loading import items as module
 from dim_data.loading.dataset import DistilledDataset
 
 IPC = 8
@@ -129,7 +129,7 @@ def test_a_picture_does_not_depend_on_its_batch(tiny: Generator, batches: list[l
     dataset, wanted = build(tiny), pictures(tiny, 2)
     dataset.set_epoch(2)
     for batch in batches:
-        items = dataset.__getitems__(batch)
+        items = dataset.read(batch)
         assert len(items) == len(batch)
         for index, (image, label) in zip(batch, items, strict=True):
             assert torch.equal(image, wanted[int(index)])
@@ -164,7 +164,7 @@ def test_a_round_of_epochs_shows_every_code_once(tiny_codes: Generator) -> None:
 def test_labels_are_balanced(tiny: Generator, ipc: int) -> None:
     dataset = build(tiny, ipc=ipc)
     assert len(dataset) == len(dataset.targets) == 3 * ipc
-    labels = [label for _, label in dataset.__getitems__(range(len(dataset)))]
+    labels = [label for _, label in dataset.read(range(len(dataset)))]
     assert labels == dataset.targets
     assert Counter(labels) == {0: ipc, 1: ipc, 2: ipc}
 
@@ -225,7 +225,7 @@ def test_drawing_again_moves_on(tiny: Generator) -> None:
     dataset = build(tiny)
     for epoch in range(3):
         assert torch.equal(dataset[5][0], pictures(tiny, epoch)[5])
-    images = [image for image, _ in dataset.__getitems__([5, 5, 6])]
+    images = [image for image, _ in dataset.read([5, 5, 6])]
     assert torch.equal(torch.stack(images), torch.stack([pictures(tiny, e)[i] for e, i in [(3, 5), (4, 5), (3, 6)]]))
 
 
@@ -259,7 +259,7 @@ def test_items_are_pictures_and_ints(tiny: Generator, how: str) -> None:
     dataset = build(tiny, transform=None)
     items = {
         "item": lambda: [dataset[4]],
-        "items": lambda: dataset.__getitems__([4, 5]),
+        "items": lambda: dataset.read([4, 5]),
         "worker": lambda: next(iter(DataLoader(dataset, sampler=[4, 5], num_workers=1, collate_fn=list))),
     }[how]()
     for image, label in items:
@@ -276,7 +276,7 @@ def test_transforms_map_images_and_labels_and_may_come_later(tiny_codes: Generat
     assert dataset.target_transform is None
     dataset.transform, dataset.target_transform = operator.attrgetter("mode"), str
     assert dataset[4] == ("RGB", "1")
-    assert dataset.__getitems__([0, 5]) == [("RGB", "0"), ("RGB", "2")]
+    assert dataset.read([0, 5]) == [("RGB", "0"), ("RGB", "2")]
     assert dataset.targets[:4] == [0, 1, 2, 0]
     dataset.transform = dataset.target_transform = None
     assert isinstance(dataset[0][0], Image.Image)
@@ -321,7 +321,7 @@ def test_an_index_past_the_end_raises_and_draws_nothing(tiny_noise: Generator, i
     with pytest.raises(IndexError, match=sentence):
         dataset[index]
     with pytest.raises(IndexError, match=sentence):
-        dataset.__getitems__([0, index])
+        dataset.read([0, index])
     assert torch.equal(dataset[0][0], pictures(tiny_noise, 0)[0])
 
 
@@ -345,7 +345,7 @@ def test_repr_says_what_it_is(tiny_codes: Generator, codes_folder: Path) -> None
         "Dataset DistilledDataset\n    Number of datapoints: 12\n    Source: {}\n    Images per class: 4 of 3 classes"
     )
     assert repr(dataset) == head.format("tiny") + "\n    Epoch: 0 (new in each pass)"
-    dataset.__getitems__([0, 0])
+    dataset.read([0, 0])
     assert repr(dataset).endswith("\n    Epoch: 1 (new in each pass)")
     dataset.set_epoch(7)
     assert repr(dataset).endswith("\n    Epoch: 7 (pinned)")
@@ -459,8 +459,10 @@ def test_ranks_never_see_a_picture_again_though_nobody_pins(tiny_noise: Generato
 # Batches ---------------------------------------------------------------------------------------------
 
 
-def test_a_batch_takes_one_forward_pass(tiny_noise: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+@pytest.fixture
+def painted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures each call painted in this process."""
+    calls: list[int] = []
     synthesize = Generator.synthesize
 
     def count(self: Generator, labels: Tensor, *rest: Any) -> Tensor:
@@ -468,11 +470,51 @@ def test_a_batch_takes_one_forward_pass(tiny_noise: Generator, monkeypatch: pyte
         return synthesize(self, labels, *rest)
 
     monkeypatch.setattr(Generator, "synthesize", count)
-    dataset = build(tiny_noise)
-    for given in (dataset, Subset(dataset, range(COUNT))):
-        calls.clear()
-        one_pass(DataLoader(given, batch_size=10))
-        assert calls == [10, 10, 4]
+    return calls
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_a_batch_in_a_worker_takes_one_forward_pass(
+    tiny_noise: Generator, painted: list[int], depth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: Any = build(tiny_noise)
+    for _ in range(depth):
+        given = Subset(given, range(20))
+    worker = SimpleNamespace(id=0, num_workers=1, dataset=given)
+    for place in ("items", "passes", "parts"):
+        monkeypatch.setattr(f"dim_data.loading.{place}.get_worker_info", lambda: worker)
+    one_pass(DataLoader(given, batch_size=10))
+    assert painted == ([10, 10, 4] if depth == 0 else [10, 10])
+
+
+@pytest.mark.parametrize("order", [range(COUNT), torch.randperm(COUNT, generator=torch.Generator().manual_seed(0))])
+def test_a_pass_one_by_one_paints_each_picture_once(
+    tiny_noise: Generator, painted: list[int], order: Iterable[int]
+) -> None:
+    dataset = build(tiny_noise, ipc=32)  # 96 pictures: six sheets of 16
+    whole = [int(index) + 24 * part for part in range(4) for index in order]
+    for _ in range(2):
+        painted.clear()
+        for index in whole:
+            dataset[index]
+        assert painted == [16] * 6
+
+
+def test_reading_at_once_takes_one_forward_pass(tiny_noise: Generator, painted: list[int]) -> None:
+    build(tiny_noise).read(range(10))
+    assert painted == [10]
+
+
+def test_data_is_painted_once_in_an_epoch(tiny: Generator, painted: list[int]) -> None:
+    dataset = build(tiny)
+    for epoch in range(2):
+        dataset.set_epoch(epoch)
+        painted.clear()
+        arrays = [dataset.data for _ in range(5)]
+        items = [dataset[index][0] for index in range(COUNT)]
+        assert painted == [COUNT]
+        assert all(array is arrays[0] for array in arrays)
+        assert torch.equal(torch.stack(items), pictures(tiny, epoch))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -537,7 +579,7 @@ def test_a_gpu_in_the_main_process_is_welcome(tiny_noise: Generator, monkeypatch
     dataset.device = torch.device("cuda")
     dataset[0]
     monkeypatch.setattr(module, "get_worker_info", lambda: SimpleNamespace(id=0, num_workers=1))
-    for draw in (lambda: dataset[0], lambda: dataset.__getitems__([0, 1])):
+    for draw in (lambda: dataset[0], lambda: dataset.read([0, 1])):
         with pytest.raises(RuntimeError, match=WAYS_OUT):
             draw()
 
@@ -601,7 +643,7 @@ def test_a_copy_goes_on_by_itself(
     assert repr(other) == repr(dataset)
     wanted = pictures(tiny, 1 if pin is None else pin, seed=2)
     for each in (dataset, other):
-        images, labels = zip(*each.__getitems__(range(COUNT)), strict=True)
+        images, labels = zip(*each.read(range(COUNT)), strict=True)
         assert torch.equal(torch.stack(images), wanted)
         assert type(labels[0]) is float
         dataset.set_epoch(9)

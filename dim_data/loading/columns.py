@@ -1,0 +1,157 @@
+"""The pictures and labels of a whole set, which other people's code reads, edits and assigns."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from dim_data.images import ImageSpec
+from dim_data.loading.forms import Alias, Arrays
+
+__all__ = ["Columns"]
+
+
+class Columns(Dataset[tuple[Any, Any]]):
+    """A set with ``data`` and ``targets`` like torchvision's: what is assigned or edited is what is handed out.
+
+    Until then the pictures are painted. ``data`` hands out those of the current epoch, and items of that epoch are
+    read from there while it lasts. Where they turn out to be edited when it ends, and where ``data`` is assigned,
+    they are the set's own from then on: a fixed set, as real data would be.
+    """
+
+    train_data, train_labels, labels = Alias("data"), Alias("targets"), Alias("targets")
+    _form = Arrays()
+    soft_labels: float = 0.0
+    _data: Any = None  # as assigned or edited
+    _targets: Any = None
+    _lent: _Lent | None = None
+
+    @property
+    def data(self) -> Any:
+        """All pictures, in the form of the set that is replaced: those assigned, else the current epoch's. Not a draw.
+
+        uint8, an array (N, H, W, 3), or (N, H, W) if grey; for MNIST and FashionMNIST a tensor (N, H, W), for SVHN an
+        array (N, 3, H, W). May be edited in place, before the epoch of these pictures ends, or assigned: the set then
+        stays as it is, however often it is drawn.
+
+        Raises:
+            TypeError: What is assigned does not hold uint8 pictures.
+            ValueError: It has another shape.
+        """
+        key = self._epoch_key()
+        if not self._holds(key):
+            held = self._form.hold(self._painted())
+            if self.soft_labels and isinstance(held, np.ndarray):
+                held.flags.writeable = False  # nobody has an opinion of edited pictures
+            self._lent = _Lent(key, held)
+        return self._data if self._lent is None else self._lent.data
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        held = (
+            np.stack([np.asarray(picture) for picture in value]) if isinstance(value, list | tuple) and value else value
+        )
+        if getattr(np.asarray(held), "dtype", None) != np.uint8:
+            raise TypeError(f"data must hold uint8 pictures, {self._form.shape}, got {_named(value)}")
+        if not self._form.fits(held.shape):
+            raise ValueError(f"data must be uint8 {self._form.shape}, got {_named(value)}")
+        _ = self.targets  # those of the pictures that were painted
+        self._data, self._lent = held, None
+
+    @property
+    def targets(self) -> Any:
+        """The label of each index, before ``target_transform``, in the form of the set that is replaced.
+
+        A list of ints; for MNIST and FashionMNIST a tensor, for SVHN an array, int64 (N,). May be edited in place or
+        assigned: items are labelled by what it holds, their pictures stay.
+        """
+        if self._targets is None:
+            self._targets = self._form.label([index % self.spec.num_classes for index in range(len(self))])
+        return self._targets
+
+    @targets.setter
+    def targets(self, value: Any) -> None:
+        if not hasattr(value, "__len__") or not hasattr(value, "__getitem__"):
+            raise TypeError(f"targets must be a list, an array or a tensor of labels, got {_named(value)}")
+        self._targets = value
+
+    @property
+    def spec(self) -> ImageSpec:
+        """Shape, class names and normalisation of the images."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def _epoch_key(self) -> tuple[Any, ...]:
+        """What the pictures of the current epoch depend on."""
+        raise NotImplementedError
+
+    def _painted(self) -> NDArray[np.uint8]:
+        """The pictures of the current epoch: (N, H, W, 3), or (N, H, W) if grey."""
+        raise NotImplementedError
+
+    def _holds(self, key: tuple[Any, ...]) -> bool:
+        """Whether the pictures of ``key`` lie in memory: assigned, edited, or lent and of this very epoch.
+
+        What was lent of another epoch is kept if it was edited, and else let go.
+        """
+        if self._lent is not None and self._lent.key != key:
+            self._settle()
+        return self._data is not None or self._lent is not None
+
+    def _settle(self) -> None:
+        if self._lent is not None:
+            if self._lent.edited():
+                self.data = self._lent.data
+            elif isinstance(self._lent.data, np.ndarray):
+                self._lent.data.flags.writeable = False  # an edit from now on would be lost: let it be heard
+        self._lent = None
+
+    def _is_changed(self) -> bool:
+        """Whether somebody assigned or edited ``data`` or ``targets``."""
+        edited = self._data is not None or (self._lent is not None and self._lent.edited())
+        wanted = np.arange(len(self)) % self.spec.num_classes
+        return edited or not (self._targets is None or np.array_equal(np.asarray(self._targets), wanted))
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._lent is not None and self._lent.edited():
+            self._settle()
+        return {name: value for name, value in self.__dict__.items() if name != "_lent"}
+
+    def _picture(self, index: int) -> NDArray[np.uint8]:
+        """The picture of ``index`` that lies in memory: (H, W, 3) or (H, W)."""
+        return self._form.picture(self._data if self._lent is None else self._lent.data, index)
+
+    def _target(self, index: int) -> Any:
+        if self._targets is None:
+            return index % self.spec.num_classes
+        if len(self._targets) != len(self):
+            raise ValueError(
+                f"{len(self)} pictures and {len(self._targets)} labels make no items: assign both, for example "
+                "dataset.data, dataset.targets = dataset.data[keep], [dataset.targets[i] for i in keep]"
+            )
+        return self._form.target(self._targets, index)
+
+
+class _Lent:
+    """Pictures of one epoch in somebody else's hands."""
+
+    def __init__(self, key: tuple[Any, ...], data: Any) -> None:
+        self.key, self.data = key, data
+        self._sum = self._now()
+
+    def edited(self) -> bool:
+        return self._now() != self._sum
+
+    def _now(self) -> int:
+        return zlib.crc32(np.ascontiguousarray(self.data).data)
+
+
+def _named(value: Any) -> str:
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    return type(value).__name__ if shape is None else f"{dtype} {tuple(shape)}"

@@ -1,0 +1,227 @@
+"""The items of a painted set, asked for one by one or in batches, by whomever."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from dim_data.generator import CHUNK, Generator, blended
+from dim_data.images import ImageSpec, torch_defaults
+from dim_data.loading.cache import PictureCache
+from dim_data.loading.columns import Columns
+from dim_data.loading.parts import serves, warn_of_reuse
+from dim_data.loading.passes import Passes
+from dim_data.loading.sheets import Sheets
+
+__all__ = ["Items"]
+
+
+class Items(Columns):
+    """What :class:`~dim_data.loading.DistilledDataset` hands out, and when; that class says what of."""
+
+    generator: Generator
+    ipc: int
+    seed: int
+    fixed: bool
+    device: torch.device
+    transform: Callable[[Any], Any] | None
+    target_transform: Callable[[Any], Any] | None
+
+    def _begin(self, cache: bool) -> None:
+        """Stand before the first draw."""
+        shared = self.device.type == "cpu"
+        self._painter = PictureCache(self.generator, shared=shared) if cache else self.generator
+        self._passes = Passes(len(self))
+        self._rule_sheets()
+
+    def _rule_sheets(self) -> None:
+        self._shape = (self.spec.size, self.spec.size, 3)[: 2 if self.spec.channels == 1 else 3]
+        opinion = 4 * self.spec.num_classes if self.soft_labels else 0
+        size = CHUNK.get(self.device.type, 128)
+        self._sheets = Sheets(self.ipc * self.spec.num_classes, size, math.prod(self._shape) + opinion)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_sheets"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._rule_sheets()
+
+    @property
+    def spec(self) -> ImageSpec:
+        """Shape, class names and normalisation of the images."""
+        return self.generator.spec
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the latest pictures; 0 before any were drawn."""
+        return 0 if self.fixed else self._passes.epoch
+
+    def set_epoch(self, epoch: int | None) -> None:
+        """Draw from ``epoch`` and no other until the next call; ``None`` goes back to a new epoch each pass.
+
+        Takes effect in running workers too, so call it between passes. Where ``fixed``, or ``data`` was assigned, the
+        pictures stay: that is no error, for Accelerate calls this by itself. It announces how many passes came to
+        their end: after a ``break``, call ``set_epoch(n)`` of its loader, or the next pass is in the same epoch again.
+
+        Raises:
+            TypeError: ``epoch`` is not an int.
+            ValueError: ``epoch`` is negative.
+        """
+        self._passes.pin(epoch)
+
+    def __len__(self) -> int:
+        return self.ipc * self.spec.num_classes if self._data is None else len(self._data)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        """Picture and label of ``index``, transformed; negative indices count from the end. Raises as :meth:`read`."""
+        place = self._index(index)
+        (epoch,) = self._draw([place])
+        if self._is_held([epoch]):
+            return self._item(self._picture(place), self._target(place))
+        row = self._sheets.row(self._key(epoch), place, lambda places: self._rows(places, epoch))
+        picture, said = np.split(row, [math.prod(self._shape)])
+        return self._item(picture.reshape(self._shape), self._label(place, _opinion(said)))
+
+    def read(self, indices: Iterable[int]) -> list[tuple[Any, Any]]:
+        """The items of a batch of indices, made in one forward pass: ``[dataset[i] for i in indices]``, at once.
+
+        Raises:
+            IndexError: An index is past either end.
+            RuntimeError: The pictures are made on a GPU, and this is a worker process.
+            ValueError: ``data`` and ``targets`` differ in length, or one was changed and the labels are soft.
+        """
+        chosen = [self._index(index) for index in indices]
+        epochs = self._draw(chosen)
+        if self._is_held(epochs):
+            return [self._item(self._picture(place), self._target(place)) for place in chosen]
+        places, when = torch.tensor([chosen, epochs], device="cpu")
+        pictures = self._pictures(places, when)
+        opinions = self._opinions(places, when, pictures) if self.soft_labels else [None] * len(chosen)
+        parts = zip(_as_arrays(pictures), chosen, opinions, strict=True)
+        return [self._item(picture, self._label(place, opinion)) for picture, place, opinion in parts]
+
+    @property
+    def __getitems__(self) -> Callable[[Iterable[int]], list[tuple[Any, Any]]]:
+        """:meth:`read`, where that passes over nobody who defines ``__getitem__``.
+
+        ``DataLoader`` and ``Subset`` look for this before they ask for items one by one, and so does, by accident,
+        a wrapper that forwards attributes. A worker knows which dataset it serves; in the main process nothing tells
+        a wrapper from a ``DataLoader``, so there all are asked one by one.
+        """
+        kind = type(self)
+        by_super = kind.__getitems__ is not _GETITEMS
+        if not by_super and (kind.__getitem__ is not _GETITEM or not serves(self)):
+            raise AttributeError(f"{kind.__name__} is asked item by item here; read(indices) makes a batch of them")
+        return self.read
+
+    def _index(self, index: Any) -> int:
+        place = operator.index(index)
+        if not -len(self) <= place < len(self):
+            raise IndexError(f"index {place} is out of range: this dataset has {len(self)} pictures")
+        return place % len(self)
+
+    def _draw(self, places: list[int]) -> list[int]:
+        """Note that ``places`` are drawn; the epoch of each."""
+        if self._data is not None or self.fixed:
+            return [0] * len(places)
+        epochs = self._passes.advance(places)
+        if self._passes.pinned is None:
+            warn_of_reuse(self, max(epochs, default=0))
+        return epochs
+
+    def _is_held(self, epochs: Sequence[int]) -> bool:
+        """Whether items of these epochs are read from memory, and not painted."""
+        held = all(self._holds(self._key(epoch)) for epoch in dict.fromkeys(epochs))
+        if self.soft_labels and self._data is not None:
+            raise ValueError(
+                "data was changed, and soft_labels are what a teacher said of the pictures as they were painted: "
+                "build the dataset without soft_labels"
+            )
+        return held and not self.soft_labels
+
+    def _item(self, picture: NDArray[np.uint8], label: Any) -> tuple[Any, Any]:
+        image: Any = Image.fromarray(picture)
+        if self.transform is not None:
+            image = self.transform(image)
+        if self.target_transform is not None:
+            label = self.target_transform(label)
+        return image, label
+
+    def _label(self, place: int, opinion: Tensor | None) -> Any:
+        target = self._target(place)
+        if opinion is None:
+            return target
+        if not np.array_equal(target, place % self.spec.num_classes):
+            raise ValueError(
+                f"targets[{place}] was changed to {target!r}, and soft_labels are what a teacher said of the picture, "
+                "whatever its label: build the dataset without soft_labels"
+            )
+        return opinion
+
+    # Painting ----------------------------------------------------------------------------------------
+
+    def _key(self, epoch: int) -> tuple[Any, ...]:
+        return epoch, self.seed, self.ipc, self.soft_labels, id(self.generator)
+
+    def _epoch_key(self) -> tuple[Any, ...]:
+        return self._key(self.epoch)
+
+    @torch_defaults(painting=True)
+    def _painted(self) -> NDArray[np.uint8]:
+        indices = torch.arange(len(self))
+        return _as_arrays(self._pictures(indices, torch.full_like(indices, self.epoch)))
+
+    def _rows(self, places: Tensor, epoch: int) -> NDArray[np.uint8]:
+        """Rows of a sheet: each a picture and, if labels are soft, the opinion of it."""
+        epochs = torch.full_like(places, epoch)
+        pictures = self._pictures(places, epochs)
+        rows = _as_arrays(pictures).reshape(len(places), -1)
+        if not self.soft_labels:
+            return rows
+        said = self._opinions(places, epochs, pictures).contiguous().numpy().view(np.uint8)
+        return np.concatenate([rows, said], axis=1)
+
+    def _serials(self, indices: Tensor, epochs: Tensor) -> Tensor:
+        return epochs * self.ipc + torch.div(indices, self.spec.num_classes, rounding_mode="floor")
+
+    @torch_defaults(painting=True)
+    def _opinions(self, indices: Tensor, epochs: Tensor, pictures: Tensor) -> Tensor:
+        """Soft labels of ``pictures``, those of ``indices`` (B,) in ``epochs`` (B,): float32 (B, num_classes)."""
+        labels = indices % self.spec.num_classes
+        soft = self.generator.soft_labels(labels, self._serials(indices, epochs), self.seed, pictures)
+        return blended(soft, labels, self.soft_labels).cpu()
+
+    @torch_defaults(painting=True)
+    def _pictures(self, indices: Tensor, epochs: Tensor) -> Tensor:
+        """Pictures of ``indices`` (B,) in ``epochs`` (B,): uint8 (B, C, H, W)."""
+        if self.device.type == "cuda" and get_worker_info() is not None:
+            raise RuntimeError(
+                "this dataset makes pictures on 'cuda', and DataLoader's workers cannot: use num_workers=0 "
+                "(or DistilledLoader, which makes whole batches on the GPU), or build it with device='cpu'"
+            )
+        return self._painter.synthesize(indices % self.spec.num_classes, self._serials(indices, epochs), self.seed)
+
+
+_GETITEM, _GETITEMS = Items.__getitem__, Items.__getitems__
+
+
+@torch_defaults(painting=True)
+def _opinion(row: NDArray[np.uint8]) -> Tensor | None:
+    """The soft label in the bytes of ``row``, if any."""
+    return torch.from_numpy(row.copy().view(np.float32)) if len(row) else None
+
+
+def _as_arrays(pictures: Tensor) -> NDArray[np.uint8]:
+    """uint8 (B, C, H, W) to (B, H, W, 3), or (B, H, W) if grey."""
+    array = pictures.cpu().permute(0, 2, 3, 1).contiguous().numpy()
+    return array[..., 0] if pictures.shape[1] == 1 else array

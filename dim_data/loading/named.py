@@ -1,0 +1,70 @@
+"""The bundled sets under torchvision's signatures, for scripts of which only a class's name is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dim_data.generator import Generator
+from dim_data.loading.dataset import DistilledDataset
+
+__all__ = ["DistilledCIFAR10", "DistilledFashionMNIST", "DistilledMNIST"]
+
+
+class _Named(DistilledDataset):
+    _bundled: str
+
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        train: bool = True,
+        transform: Callable[[Any], Any] | None = None,
+        target_transform: Callable[[Any], Any] | None = None,
+        download: bool = False,
+        *,
+        source: Generator | str | Path | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            self._bundled if source is None else source,
+            train=train,
+            transform=transform,
+            target_transform=target_transform,
+            **options,
+        )
+        self.root = root
+
+
+class DistilledCIFAR10(_Named):
+    """:class:`DistilledDataset` of ``"cifar10"``, with the signature of torchvision's ``CIFAR10``.
+
+    Args:
+        root: Kept, and else ignored: nothing is read from there.
+        train: Only ``True`` makes sense: synthetic images are no test set.
+        transform: As of :class:`DistilledDataset`.
+        target_transform: As of :class:`DistilledDataset`.
+        download: Ignored: what is bundled is here already.
+        source: Another generator of such images, in place of the bundled one.
+        **options: ``ipc``, ``seed``, ``fixed``, ... of :class:`DistilledDataset`.
+    """
+
+    _bundled, _replaced = "cifar10", "CIFAR10"
+
+
+class DistilledMNIST(_Named):
+    """:class:`DistilledDataset` of ``"mnist"``, with the signature of torchvision's ``MNIST``.
+
+    The arguments are those of :class:`DistilledCIFAR10`.
+    """
+
+    _bundled, _replaced = "mnist", "MNIST"
+
+
+class DistilledFashionMNIST(_Named):
+    """:class:`DistilledDataset` of ``"fashion_mnist"``, with the signature of torchvision's ``FashionMNIST``.
+
+    The arguments are those of :class:`DistilledCIFAR10`.
+    """
+
+    _bundled, _replaced = "fashion_mnist", "FashionMNIST"

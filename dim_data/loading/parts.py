@@ -1,0 +1,70 @@
+"""Parts of a set: which pictures they share, and a parting after which they share none."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Subset, get_worker_info
+
+from dim_data.generator import Generator
+from dim_data.images import torch_defaults
+
+__all__ = ["part_generator", "serves", "warn_of_reuse"]
+
+
+def serves(dataset: Any) -> bool:
+    """Whether this is a worker of a ``DataLoader`` that was given ``dataset``, or a ``Subset`` of it."""
+    worker = get_worker_info()
+    asked: Any = None if worker is None else worker.dataset
+    while type(asked) is Subset:
+        asked = asked.dataset
+    return asked is dataset
+
+
+def warn_of_reuse(dataset: Any, epoch: int) -> None:
+    """Warn, once in a worker, where a ``Subset`` of ``dataset`` begins to show what other parts have shown."""
+    worker, counts = get_worker_info(), _counts(dataset.generator)
+    if worker is None or counts is None or type(worker.dataset) is not Subset or not serves(dataset):
+        return
+    runs_out = epoch * dataset.ipc <= int(counts.min()) < (epoch + 1) * dataset.ipc
+    if runs_out and worker.id == 0 and len(worker.dataset) < len(dataset):
+        warnings.warn(
+            f"from epoch {epoch} on, this Subset is shown pictures of the other indices too: the generator stores "
+            f"{int(counts.min())} codes of a class, and with ipc={dataset.ipc} they come again. For a validation set "
+            "use train, validation = dataset.split(0.1), whose parts share none; or build it with fixed=True",
+            stacklevel=2,
+        )
+
+
+@torch_defaults(painting=True)
+def part_generator(generator: Generator, ipc: int, held: int, seed: int) -> tuple[Generator, Generator, int]:
+    """Two generators that paint no picture in common under different seeds, and how many the second has of a class.
+
+    Noise never comes again, so that two seeds are enough. Of stored codes, those that ``seed`` shows first go to the
+    second one: ``held`` of each class, but of few codes no greater share than of ``ipc``.
+
+    Raises:
+        ValueError: A class has a single code.
+    """
+    counts = _counts(generator)
+    if counts is None:
+        return generator, generator, held
+    counts = counts.cpu()
+    if int(counts.min()) < 2:
+        name = generator.spec.classes[int(counts.argmin())]
+        raise ValueError(f"class {name!r} has a single code, which cannot be parted: use another generator")
+    shares = (counts * held // ipc).clamp(1, held).minimum(counts - 1)
+    labels = torch.repeat_interleave(shares)
+    serials = torch.cat([torch.arange(share) for share in shares.tolist()])
+    other = generator.rows(labels, serials, seed)
+    rest = torch.ones(len(generator.bank), dtype=torch.bool, device=other.device)
+    rest[other] = False
+    return generator.keep_rows(rest.nonzero()[:, 0]), generator.keep_rows(other.sort()[0]), int(shares.min())
+
+
+def _counts(generator: Generator) -> Tensor | None:
+    """Different pictures of each class, int64 (num_classes,), or ``None`` if there is no end of them."""
+    return generator.bank.counts if generator.source.finite else None

@@ -1,0 +1,74 @@
+"""Pictures painted some at a time and kept for who asks for them one by one."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dim_data.loading.memory import common
+
+__all__ = ["MEMORY", "Sheets"]
+
+MEMORY = 1 << 28
+"""Bytes that sheets take at most: an epoch of 87,000 pictures of 32x32 RGB."""
+
+
+class Sheets:
+    """Keep what was painted together: a sheet is the rows of ``size`` neighbouring indices in one epoch.
+
+    A network paints a whole chunk for a single picture. Whoever asks for one picture therefore gets its sheet
+    painted, and its neighbours are there when they are asked for, in order or, where an epoch fits into
+    :data:`MEMORY`, in any order. Processes forked from here share the sheets and write them without a lock; a check
+    sum tells a row that two have written at once, which is then painted again.
+
+    Args:
+        length: How many indices an epoch has.
+        size: Indices on a sheet.
+        width: Bytes of a row.
+    """
+
+    def __init__(self, length: int, size: int, width: int) -> None:
+        self.size = size
+        wanted = -(-length // size)
+        self._count = min(wanted, max(1, MEMORY // (size * width)))
+        self._rows = common(self._count, size, width, dtype=torch.uint8).numpy()
+        self._sums = common(self._count, size, dtype=torch.int64).numpy()
+        self._keys = common(self._count, dtype=torch.int64).numpy()
+
+    def row(self, key: tuple[Any, ...], index: int, paint: Callable[[Tensor], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """The row of ``index``, uint8 (width,), the caller's own.
+
+        Args:
+            key: What besides the index a row depends on; its ``repr`` is the same in all processes.
+            index: Non-negative.
+            paint: The rows, uint8 (size, width), of indices int64 (size,) that follow one another; some may lie past
+                the end of the epoch.
+        """
+        sheet, place = divmod(index, self.size)
+        slot, stamp = sheet % self._count, _stamp((*key, sheet))
+        if self._keys[slot] == stamp:
+            row = self._rows[slot, place].copy()
+            if self._sums[slot, place] == _sum(row, stamp):
+                return row
+        painted = paint(torch.arange(sheet * self.size, (sheet + 1) * self.size, device="cpu"))
+        self._keys[slot] = 0
+        self._rows[slot] = painted
+        self._sums[slot] = [_sum(row, stamp) for row in painted]
+        self._keys[slot] = stamp
+        return painted[place].copy()
+
+
+def _stamp(key: tuple[Any, ...]) -> int:
+    # Not hash(), to which -1 and -2 are the same.
+    return int.from_bytes(blake2b(repr(key).encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def _sum(row: NDArray[np.uint8], stamp: int) -> int:
+    return zlib.crc32(row.data, stamp & 0xFFFFFFFF)
