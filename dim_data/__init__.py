@@ -31,12 +31,12 @@ __all__ = [
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from dim_data.distillation import DistillConfig, DivergenceError, StoppedError, distill
+    from dim_data.distillation import DistillConfig, DivergenceError, distill
     from dim_data.format import GeneratorConfig
     from dim_data.generator import Generator, bundled_names
     from dim_data.images import ImageSpec
     from dim_data.loading import DistilledDataset, DistilledLoader
-    from dim_data.protocol import Evaluation, evaluate
+    from dim_data.protocol import Evaluation, StoppedError, evaluate
 
 _HOMES = {
     "DistillConfig": "distillation",
@@ -47,7 +47,7 @@ _HOMES = {
     "Generator": "generator",
     "GeneratorConfig": "format",
     "ImageSpec": "images",
-    "StoppedError": "distillation",
+    "StoppedError": "protocol",
     "bundled_names": "generator",
     "distill": "distillation",
     "evaluate": "protocol",

@@ -1,26 +1,45 @@
 """Making a generator from real images; all that is thrown away afterwards.
 
-* ``stages``: :func:`distill`, the stages in order. Begin here. ``presets``: every choice, and named sets of them.
+* ``stages``: :func:`distill`, the stages in order. Begin here.
+* ``choices``: each stage's configuration. ``presets``: all of them, and named sets. ``checks``: what they refuse.
 * First ``reconstruction`` or ``adversarial``, then ``matching`` under the classifiers of ``pool``, then ``refining``.
 * ``loops``: the training loops' steps. ``candidates``: what would be shipped, and how good it is.
-* ``runs``: a run's folder, which survives being killed. ``curves``: its losses, drawn.
+* ``folders``: a run's folder. ``runs``: what in it survives being killed. ``pictures``: what in it is for people.
 
 Imports ``protocol`` and the floors below it, but not ``loading``.
 """
 
 from __future__ import annotations
 
+from dim_data.distillation.choices import (
+    AdversarialConfig,
+    LabelsConfig,
+    MatchingConfig,
+    PoolConfig,
+    ReconstructionConfig,
+    RefiningConfig,
+    SelectionConfig,
+)
+from dim_data.distillation.folders import RESULT
 from dim_data.distillation.loops import StageStep
 from dim_data.distillation.presets import PRESETS, DistillConfig
 from dim_data.distillation.refining import refine_codes, relabel_codes
-from dim_data.distillation.runs import RESULT, DivergenceError, StoppedError
+from dim_data.distillation.runs import DivergenceError
 from dim_data.distillation.stages import distill
+from dim_data.protocol import StoppedError
 
 __all__ = [
     "PRESETS",
     "RESULT",
+    "AdversarialConfig",
     "DistillConfig",
     "DivergenceError",
+    "LabelsConfig",
+    "MatchingConfig",
+    "PoolConfig",
+    "ReconstructionConfig",
+    "RefiningConfig",
+    "SelectionConfig",
     "StageStep",
     "StoppedError",
     "distill",

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dim_data.distillation.choices import AdversarialConfig
 from dim_data.distillation.loops import Ema, StageStep, draw_batch
 from dim_data.generator import Generator
 from dim_data.images import ImageSpec, LabelledImages, augment
@@ -70,20 +71,20 @@ def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, mix: 
 
 
 def adversarial_parts(
-    generator: Generator, width: int, lr: float, ema: float, seed: int, device: torch.device
+    generator: Generator, config: AdversarialConfig, ema: float, seed: int, device: torch.device
 ) -> LoopState:
     """A fresh state of the game: ``generator``, ``discriminator``, an optimiser each, and ``average``."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        discriminator = Discriminator(generator.spec, width)
+        discriminator = Discriminator(generator.spec, config.discriminator_width)
     discriminator.to(device)  # not channels last: LayerNorm would have to turn it back at each layer
     generator.train().requires_grad_(True)
     return LoopState(
         {
             "generator": generator,
             "discriminator": discriminator,
-            "optimiser_g": torch.optim.Adam(generator.parameters(), lr, betas=(0.0, 0.9)),
-            "optimiser_d": torch.optim.Adam(discriminator.parameters(), lr, betas=(0.0, 0.9)),
+            "optimiser_g": torch.optim.Adam(generator.parameters(), config.lr, betas=(0.0, 0.9)),
+            "optimiser_d": torch.optim.Adam(discriminator.parameters(), config.lr, betas=(0.0, 0.9)),
             "average": Ema(generator, ema),
         },
         seed,
@@ -144,15 +145,14 @@ def _apply(optimiser: Any, loss: Tensor) -> None:
 def train_adversarial(
     state: LoopState,
     data: LabelledImages,
-    steps: int,
+    config: AdversarialConfig,
     *,
-    batch_size: int,
     augmentation: tuple[str, ...],
     device: torch.device,
 ) -> Iterator[StageStep]:
-    """Play the game for ``steps`` steps in all, yielding after each."""
-    while state.step < steps:
-        images, labels = draw_batch(data, batch_size, state.rng, device)
+    """Play the game for ``config.steps`` steps in all, yielding after each."""
+    while state.step < config.steps:
+        images, labels = draw_batch(data, config.batch_size, state.rng, device)
         losses = adversarial_step(state, augment(images, augmentation, state.rng), labels, device)
         state.step += 1
-        yield StageStep("adversarial", state.step, steps, losses)
+        yield StageStep("adversarial", state.step, config.steps, losses)

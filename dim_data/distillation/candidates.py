@@ -6,22 +6,25 @@ import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 
-from dim_data.distillation.curves import save_curves
+from dim_data.distillation.folders import CURVES, METRICS, RESULT
 from dim_data.distillation.loops import StageStep
+from dim_data.distillation.pictures import decorate, save_curves
 from dim_data.distillation.pool import elders
 from dim_data.distillation.presets import DistillConfig
 from dim_data.distillation.reconstruction import encode_all
 from dim_data.distillation.refining import refine
-from dim_data.distillation.runs import CURVES, METRICS, RESULT, Run
+from dim_data.distillation.runs import Run
 from dim_data.format import SAMPLES, TRAINING_CONFIG, write_atomically
 from dim_data.generator import Generator, opinions, save_grid
 from dim_data.images import LabelledImages
 from dim_data.protocol import LoopState, evaluate
 
-__all__ = ["kept_images", "make_candidate", "score_candidate", "ship_best"]
+__all__ = ["draw_pictures", "kept_images", "make_candidate", "score_candidate", "ship_best"]
 
 
 def make_candidate(state: LoopState, data: LabelledImages, config: DistillConfig, device: torch.device) -> Generator:
@@ -62,14 +65,15 @@ def score_candidate(
     """Downstream accuracy of the average on held-out training images; keep it if it is the best so far."""
     config, classes = run.config, train.spec.num_classes
     # Part of the bank is enough to compare checkpoints.
-    some = _some(train, config.selection_images, config.seed)
-    ipc = max(1, config.selection_images // (classes * 100))
-    epochs = max(1, config.selection_images // (classes * ipc))
+    shown = config.selection.images
+    some = _some(train, shown, config.seed)
+    ipc = max(1, shown // (classes * 100))
+    epochs = max(1, shown // (classes * ipc))
     candidate = make_candidate(state, some, config, device)
     score = evaluate(candidate, held_out, ipc=ipc, epochs=epochs, seeds=(config.seed,), device=device).mean
     run.scores.append({"step": step, "accuracy": score})
     run.log({"stage": "selection", "step": step, "accuracy": score})
-    save_grid(candidate, run.out / SAMPLES)
+    decorate(run.out / SAMPLES, partial(save_grid, candidate))
     if run.best is None or score > run.best["accuracy"]:
         encoder = state.parts.get("average_encoder")
         run.best = {
@@ -88,40 +92,46 @@ def ship_best(
     should_stop: Callable[[], bool] | None,
 ) -> Generator:
     """Save the best candidate with every training image's code, refined if so wished, and what describes the run."""
-    state = run.states["main"]
+    config, state = run.config, run.states["main"]
     if run.best is not None:
         state.parts["average"].module.load_state_dict(run.best["generator"])
         if run.best["encoder"] is not None:
             state.parts["average_encoder"].module.load_state_dict(run.best["encoder"])
-    kept = kept_images(full, run.config)
-    if run.config.soft_labels:
-        teachers = elders(run.states["pool"], run.config.pool_ages)
-        kept = replace(kept, soft=opinions(teachers, kept.images, kept.spec, run.config.label_temperature))
-    result = make_candidate(state, kept, run.config, device)
-    if run.config.refining_looks:
-        refining = run.add("refining", LoopState({"generator": result.requires_grad_(False).eval()}, run.config.seed))
-        members = elders(run.states["pool"], run.config.pool_ages)
-        size, looks = run.config.matching_batch, run.config.refining_looks
-        run.drive(refine(refining, kept, members, looks, batch_size=size, device=device), on_step, should_stop)
-    folder = result.save_pretrained(run.out / RESULT)
-    config = run.config
-    shown = config.first_steps * config.first_batch + config.matching_steps * config.matching_batch
-    aging = config.pool_aging * config.matching_batch if config.first == "adversarial" else 0
-    pooled = 50 * sum(config.pool_ages) + config.matching_steps * aging if config.matching_steps else 0
-    facts = {
+    kept = kept_images(full, config)
+    if config.labels.soft:
+        teachers = elders(run.states["pool"], config.pool.ages)
+        kept = replace(kept, soft=opinions(teachers, kept.images, kept.spec, config.labels.temperature))
+    result = make_candidate(state, kept, config, device)
+    if config.refining.looks:
+        refining = run.add("refining", LoopState({"generator": result.requires_grad_(False).eval()}, config.seed))
+        members = elders(run.states["pool"], config.pool.ages)
+        run.drive(refine(refining, kept, members, config.refining, device=device), on_step, should_stop)
+    text = json.dumps(_facts(run, device), indent=2) + "\n"
+    with run.writing(RESULT):
+        folder = result.save_pretrained(run.out / RESULT)
+        write_atomically(folder / TRAINING_CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+    return Generator.from_pretrained(folder, device=device)
+
+
+def _facts(run: Run, device: torch.device) -> dict[str, Any]:
+    """What describes the run, JSON-ready."""
+    config, matching = run.config, run.config.matching
+    first = config.reconstruction if config.first == "reconstruction" else config.adversarial
+    aged = config.pool.aging_steps * matching.batch_size * matching.steps
+    return {
         "config": config.to_dict(),
         "minutes": round(run.elapsed / 60, 1),
-        "images_shown": shown,
-        "images_shown_to_pool": pooled,
+        "images_shown": first.steps * first.batch_size + matching.steps * matching.batch_size,
+        "images_shown_to_pool": 50 * sum(config.pool.ages) + aged if matching.steps else 0,
         "selection": run.scores,
-        "chosen_step": run.best["step"] if run.best else config.matching_steps,
+        "chosen_step": run.best["step"] if run.best else matching.steps,
         "device": str(device),
         "torch": torch.__version__,
     }
-    text = json.dumps(facts, indent=2) + "\n"
-    write_atomically(folder / TRAINING_CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
-    result = Generator.from_pretrained(folder, device=device)
-    save_grid(result, run.out / SAMPLES)
+
+
+def draw_pictures(run: Run, result: Generator) -> None:
+    """Samples of the result, and the run's curves where matplotlib is installed."""
+    decorate(run.out / SAMPLES, partial(save_grid, result))
     if importlib.util.find_spec("matplotlib") is not None:
-        save_curves(run.out / METRICS, run.out / CURVES)
-    return result
+        decorate(run.out / CURVES, partial(save_curves, run.out / METRICS))

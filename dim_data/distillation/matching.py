@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dim_data.distillation.adversarial import adversarial_step
+from dim_data.distillation.choices import MatchingConfig, PoolConfig
 from dim_data.distillation.loops import StageStep, draw_batch
 from dim_data.distillation.pool import age_member, renew_member
 from dim_data.distillation.reconstruction import reconstruction
@@ -39,27 +40,21 @@ def match_images(
     state: LoopState,
     pool: LoopState,
     data: LabelledImages,
-    steps: int,
+    config: MatchingConfig,
     *,
-    batch_size: int,
-    lr: float,
-    logit_weight: float,
     augmentation: tuple[str, ...],
     device: torch.device,
 ) -> Iterator[StageStep]:
     """Train encoder and decoder so that each image and its reconstruction look alike to the pool.
 
-    The loss is 5 x mean absolute error + features + ``logit_weight`` x logits. Each step asks one member of the
+    The loss is 5 x mean absolute error + features + ``config.logit_weight`` x logits. Each step asks one member of the
     pool, in turn; members do not change.
 
     Args:
         state: Made by :func:`~dim_data.distillation.reconstruction.reconstruction_parts`.
         pool: Made by :func:`~dim_data.distillation.pool.start_pool` and warmed.
         data: Real images.
-        steps: Steps of the whole stage.
-        batch_size: Images a step.
-        lr: Peak rate; falls to zero at the end.
-        logit_weight: Weight of :func:`logit_distance`.
+        config: Of the whole stage.
         augmentation: Applied to the real images before they are encoded.
         device: Where to compute.
     """
@@ -76,14 +71,14 @@ def match_images(
         return F.l1_loss(copies, images), features, logit_distance(real_logits.float(), fake_logits.float())
 
     asks = [compiled(lambda *args, member=member: loss_terms(member, *args)) for member in members]
-    while state.step < steps:
+    while state.step < config.steps:
         for group in optimiser.param_groups:
-            group["lr"] = lr * max(0.0, 1 - state.step / steps)
-        images, labels = draw_batch(data, batch_size, state.rng, device)
+            group["lr"] = config.lr * max(0.0, 1 - state.step / config.steps)
+        images, labels = draw_batch(data, config.batch_size, state.rng, device)
         images = augment(images, augmentation, state.rng)
         with autocast(device):
             pixels, features, logits = asks[state.step % len(asks)](images, labels)
-        loss = 5 * pixels + features + logit_weight * logits
+        loss = 5 * pixels + features + config.logit_weight * logits
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -91,56 +86,53 @@ def match_images(
         state.parts["average_encoder"].update(encoder)
         state.step += 1
         losses = {"pixels": pixels.item(), "features": features.item(), "logits": logits.item()}
-        yield StageStep("matching", state.step, steps, losses)
+        yield StageStep("matching", state.step, config.steps, losses)
 
 
 def match_labels(
     state: LoopState,
     pool: LoopState,
     data: LabelledImages,
-    steps: int,
+    config: MatchingConfig,
+    pool_config: PoolConfig,
     *,
-    batch_size: int,
-    match_weight: float,
-    lifetime: int,
-    aging_steps: int,
-    augmentation: tuple[str, ...],
     device: torch.device,
 ) -> Iterator[StageStep]:
-    """The paper's second stage: the adversarial game plus ``match_weight`` x :func:`logit_distance`.
+    """The paper's second stage: the adversarial game plus ``config.logit_weight`` x :func:`logit_distance`.
 
     Args:
-        state: Made by :func:`~dim_data.distillation.adversarial.adversarial_parts`, rate already that of this stage.
+        state: Made by :func:`~dim_data.distillation.adversarial.adversarial_parts`.
         pool: Made by :func:`~dim_data.distillation.pool.start_pool`.
         data: Real images.
-        steps: Steps of the whole stage.
-        batch_size: Images a step.
-        match_weight: 0.01 in the paper.
-        lifetime: Steps of a member's turn; before its next turn it gets fresh weights. The paper's is an epoch.
-        aging_steps: SGD steps on real images that the member takes before each step; 16 in the paper.
-        augmentation: One draw shared by each pair.
+        config: Of the whole stage; the paper's ``logit_weight`` is 0.01.
+        pool_config: A member's turn has ``lifetime`` steps, the paper's an epoch; before its next turn it gets fresh
+            weights. Before each step it takes ``aging_steps`` of SGD on real images, the paper's 16. One draw of
+            ``augmentation`` is shared by each pair.
         device: Where to compute.
     """
     members, spec = pool.parts["pool"], data.spec
-    while state.step < steps:
-        turn, age = divmod(state.step, lifetime)
+    for optimiser in (state.parts["optimiser_g"], state.parts["optimiser_d"]):
+        for group in optimiser.param_groups:
+            group["lr"] = config.lr
+    while state.step < config.steps:
+        turn, age = divmod(state.step, pool_config.lifetime)
         index = turn % len(members)
         if age == 0 and turn >= len(members):  # in its first turn a member is as old as the pool was made
             renew_member(pool, index)
         member = members[index]
         member.requires_grad_(True)
-        age_member(pool, index, data, augmentation, aging_steps, batch_size, device)
+        age_member(pool, index, data, pool_config.augmentation, pool_config.aging_steps, config.batch_size, device)
         member.eval().requires_grad_(False)
-        images, labels = draw_batch(data, batch_size, state.rng, device)
+        images, labels = draw_batch(data, config.batch_size, state.rng, device)
 
         def match(fake: Tensor, images: Tensor = images, member: nn.Module = member) -> tuple[Tensor, dict[str, float]]:
-            real, fake = augment_pair(images, fake, augmentation, state.rng)
+            real, fake = augment_pair(images, fake, pool_config.augmentation, state.rng)
             with autocast(device):
                 with torch.no_grad():
                     real_logits = member(spec.normalize(real))
                 distance = logit_distance(real_logits.float(), member(spec.normalize(fake)).float())
-            return match_weight * distance, {"logits": distance.item()}
+            return config.logit_weight * distance, {"logits": distance.item()}
 
         losses = adversarial_step(state, images, labels, device, extra=match)
         state.step += 1
-        yield StageStep("matching", state.step, steps, losses)
+        yield StageStep("matching", state.step, config.steps, losses)

@@ -6,6 +6,7 @@ also be trained to several ages once and kept: the same variety for a fraction o
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dim_data.distillation.choices import PoolConfig
 from dim_data.distillation.loops import StageStep, draw_batch
 from dim_data.images import ImageSpec, LabelledImages, augment
 from dim_data.networks import autocast, build_classifier, compiled
@@ -24,15 +26,16 @@ PEAK_LR = 0.05
 AGING_LR = 0.01  # the rate at which the paper trains its members
 
 
-def start_pool(names: Sequence[str], members: int, spec: ImageSpec, seed: int, device: torch.device) -> LoopState:
-    """A pool of ``members`` fresh classifiers, architectures taken from ``names`` in turn.
+def start_pool(config: PoolConfig, spec: ImageSpec, seed: int, device: torch.device) -> LoopState:
+    """A pool of fresh classifiers, one for each of ``config.ages``.
 
     Returns:
         A state with the parts ``pool``, a ``ModuleList``, and ``optimiser``, with one group a member.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        pool = nn.ModuleList(build_classifier(names[i % len(names)], spec) for i in range(members))
+        names = itertools.islice(itertools.cycle(config.classifiers), len(config.ages))
+        pool = nn.ModuleList(build_classifier(name, spec) for name in names)
     pool.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     groups = [{"params": list(member.parameters())} for member in pool]
     optimiser = torch.optim.SGD(groups, PEAK_LR, momentum=0.9, weight_decay=5e-4, nesterov=True)
@@ -42,22 +45,22 @@ def start_pool(names: Sequence[str], members: int, spec: ImageSpec, seed: int, d
 def warm_pool(
     state: LoopState,
     data: LabelledImages,
-    ages: Sequence[int],
-    augmentation: Sequence[str],
+    config: PoolConfig,
     device: torch.device,
     batch_size: int = 50,
 ) -> Iterator[StageStep]:
-    """Train member ``i`` for ``ages[i]`` steps, one after the other, yielding after each.
+    """Train member ``i`` for ``config.ages[i]`` steps, one after the other, yielding after each.
 
     Each follows a one-cycle rate of its own, so that an age is a finished training and not an interrupted one.
     """
-    ends = [sum(ages[: i + 1]) for i in range(len(ages))]
+    ages = config.ages
+    ends = list(itertools.accumulate(ages))
     while state.step < sum(ages):
         member = next(i for i, end in enumerate(ends) if state.step < end)
         progress = (state.step - (ends[member] - ages[member])) / ages[member]
         rise, fall = 0.04 + 0.96 * progress / 0.2, 0.5 + 0.5 * math.cos(math.pi * (progress - 0.2) / 0.8)
         rate = PEAK_LR * (rise if progress < 0.2 else fall)
-        loss = _step(state, member, data, augmentation, rate, batch_size, device)
+        loss = _step(state, member, data, config.augmentation, rate, batch_size, device)
         state.step += 1
         yield StageStep("pool", state.step, sum(ages), {"cross_entropy": loss})
 

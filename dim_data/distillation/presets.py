@@ -2,104 +2,74 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
+from dim_data.distillation.checks import check_int, check_names, check_number
+from dim_data.distillation.choices import (
+    AdversarialConfig,
+    LabelsConfig,
+    MatchingConfig,
+    PoolConfig,
+    ReconstructionConfig,
+    RefiningConfig,
+    SelectionConfig,
+)
 from dim_data.images import AUGMENTATIONS
-from dim_data.networks import CLASSIFIERS
 
 __all__ = ["PRESETS", "DistillConfig"]
-
-_POSITIVE = (
-    "rank",
-    "first_steps",
-    "first_batch",
-    "matching_batch",
-    "pool_lifetime",
-    "discriminator_width",
-    "selection_images",
-)
-
-
-def _is_int(value: Any, low: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Every choice of a distillation run.
+    """Every choice of a distillation run: what is made, what all stages share, and what each has for itself.
 
     Args:
         architecture: A name in :data:`~dim_data.networks.ARCHITECTURES`.
-        source: ``"noise"`` or ``"codes"``.
         options: The architecture's options.
-        first: The stage before matching: ``"adversarial"`` or ``"reconstruction"``.
-        first_steps: Its steps.
-        first_batch: Images a step.
-        first_lr: Its rate.
-        matching_steps: Steps of the matching stage; 0 leaves it out.
-        matching_batch: Images a step.
-        matching_lr: Its (peak) rate.
-        pool: Names in :data:`~dim_data.networks.CLASSIFIERS`, taken in turn.
-        pool_ages: Steps of 50 images that each member is trained before matching; one member each.
-        pool_lifetime: After an adversarial stage: steps until a member starts afresh.
-        pool_aging: After an adversarial stage: SGD steps of a member before each matching step.
-        logit_weight: Weight of the logit distance in matching.
-        rank: Reconstruction with noise: see :meth:`~dim_data.generator.Generator.forget_codes`.
-        augmentation: Of the real images that encoder and decoder see; flips only where ``spec.mirror`` allows.
-        pool_augmentation: Of the real images that the pool is trained on, and of matched pairs.
-        discriminator_width: Adversarial: channels of the discriminator.
-        soft_labels: Store with each code what the pool's longest-trained members say of its image.
-        label_temperature: Divides their logits for that: above 1 they are less sure, and teach more.
-        refining_looks: Looks at each picture in the last stage, which improves the stored codes under the same members:
-            see :func:`~dim_data.distillation.refine_codes`. 0 leaves it out.
+        source: ``"noise"`` or ``"codes"``.
         max_codes: Codes to store at most, balanced over the classes; 0 stores one for every image.
+        rank: Reconstruction with noise: see :meth:`~dim_data.generator.Generator.forget_codes`.
+        first: The stage before matching: ``"adversarial"`` or ``"reconstruction"``.
+        augmentation: Of the real images that encoder and decoder see; flips only where ``spec.mirror`` allows.
         ema: Decay of the averaged weights, which are what is kept.
         holdout: Share of the training set held out to choose the checkpoint.
-        selections: How many checkpoints of the matching stage compete, the last one included.
-        selection_images: Images shown to the ConvNet-3 that scores a checkpoint.
         seed: Of everything random.
+        pool: Of the classifiers.
+        reconstruction: Of the first stage, if it is that one.
+        adversarial: Of the first stage, if it is that one.
+        matching: Of the second stage.
+        selection: Of the checkpoint that is kept.
+        labels: Of what is stored beside the codes.
+        refining: Of the last stage.
 
     Raises:
-        ValueError: A field is out of range or names something unknown.
+        ValueError: A field is out of range, names something unknown, or is set and would not be read.
     """
 
     architecture: str = "compact"
-    source: Literal["noise", "codes"] = "codes"
     options: Mapping[str, int] = field(default_factory=dict)
-    first: Literal["adversarial", "reconstruction"] = "reconstruction"
-    first_steps: int = 400
-    first_batch: int = 64
-    first_lr: float = 2e-3
-    matching_steps: int = 6000
-    matching_batch: int = 64
-    matching_lr: float = 2e-3
-    pool: tuple[str, ...] = ("convnet3",)
-    pool_ages: tuple[int, ...] = (300, 1000, 3000)
-    pool_lifetime: int = 1
-    pool_aging: int = 0
-    logit_weight: float = 0.05
-    rank: int = 128
-    augmentation: tuple[str, ...] = ("flip",)
-    pool_augmentation: tuple[str, ...] = ("flip",)
-    discriminator_width: int = 196
-    soft_labels: bool = False
-    label_temperature: float = 2.0
-    refining_looks: int = 0
+    source: Literal["noise", "codes"] = "codes"
     max_codes: int = 0
+    rank: int = 128
+    first: Literal["adversarial", "reconstruction"] = "reconstruction"
+    augmentation: tuple[str, ...] = ("flip",)
     ema: float = 0.999
     holdout: float = 0.05
-    selections: int = 2
-    selection_images: int = 20_000
     seed: int = 0
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    matching: MatchingConfig = field(default_factory=MatchingConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
+    refining: RefiningConfig = field(default_factory=RefiningConfig)
 
     def __post_init__(self) -> None:
+        for stage, kind in STAGES.items():
+            if not isinstance(getattr(self, stage), kind):
+                raise ValueError(f"{stage} must be a {kind.__name__}, got {getattr(self, stage)!r}")
         if self.first not in ("adversarial", "reconstruction"):
             raise ValueError(f"first must be 'adversarial' or 'reconstruction', got {self.first!r}")
         if self.source not in ("noise", "codes"):
@@ -108,79 +78,85 @@ class DistillConfig:
             raise ValueError("architecture 'dim' is trained by first='adversarial'; reconstruction needs 'compact'")
         if self.first == "adversarial" and self.source == "codes":
             raise ValueError("stored codes come from first='reconstruction'; an adversarial generator draws noise")
-        if not isinstance(self.soft_labels, bool):
-            raise ValueError(f"soft_labels must be True or False, got {self.soft_labels!r}")
-        for name in _POSITIVE:
-            if not _is_int(getattr(self, name), 1):
-                raise ValueError(f"{name} must be a positive int, got {getattr(self, name)!r}")
-        for name in ("matching_steps", "pool_aging", "selections", "refining_looks", "max_codes"):
-            if not _is_int(getattr(self, name), 0):
-                raise ValueError(f"{name} must be an int of at least 0, got {getattr(self, name)!r}")
-        if not _is_int(self.seed, -(1 << 63)):
-            raise ValueError(f"seed must be an int, got {self.seed!r}")
-        for name in ("first_lr", "matching_lr"):
-            if not _is_number(getattr(self, name)) or not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in (0, 1), got {getattr(self, name)!r}")
-        for name in ("ema", "holdout"):
-            if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)!r}")
-        if not _is_number(self.label_temperature) or not 0 < self.label_temperature < math.inf:
-            raise ValueError(f"label_temperature must be a positive number, got {self.label_temperature!r}")
-        for name in ("logit_weight",):
-            if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be a finite number of at least 0, got {getattr(self, name)!r}")
-        for name in ("pool", "pool_ages", "augmentation", "pool_augmentation"):
-            if not isinstance(getattr(self, name), tuple):
-                raise ValueError(f"{name} must be a tuple, got {getattr(self, name)!r}")
-        for name in ("soft_labels", "refining_looks"):
-            if getattr(self, name) and (self.source != "codes" or not self.matching_steps or not any(self.pool_ages)):
-                raise ValueError(f"{name} need source='codes' and a pool that is trained: matching_steps and pool_ages")
-        if not self.pool or not self.pool_ages or not all(_is_int(age, 0) for age in self.pool_ages):
-            raise ValueError("pool and pool_ages must name at least one member, of age 0 or more")
-        for known, names in (
-            (CLASSIFIERS, self.pool),
-            (AUGMENTATIONS, self.augmentation + self.pool_augmentation),
-        ):
-            for name in names:
-                if name not in known:
-                    raise ValueError(f"unknown name {name!r}: choose from {sorted(known)}")
+        check_int("max_codes", self.max_codes, 0)
+        check_int("rank", self.rank, 1)
+        check_names("augmentation", self.augmentation, AUGMENTATIONS)
+        check_number("ema", self.ema, "[0, 1)")
+        check_number("holdout", self.holdout, "[0, 1)")
+        check_int("seed", self.seed, -(1 << 63))
+        taught = self.source == "codes" and self.matching.steps and any(self.pool.ages)
+        for name, value in (("labels.soft", self.labels.soft), ("refining.looks", self.refining.looks)):
+            if value and not taught:
+                raise ValueError(
+                    f"{name} needs source='codes' and a pool that is trained: matching.steps and pool.ages"
+                )
+        unread = "adversarial" if self.first == "reconstruction" else "reconstruction"
+        if getattr(self, unread) != STAGES[unread]():
+            raise ValueError(f"{unread}.* is set, and would not be read: first is {self.first!r}")
+        if self.first == "reconstruction" and (self.pool.lifetime, self.pool.aging_steps) != (1, 0):
+            raise ValueError(
+                "pool.lifetime and pool.aging_steps are set, and would not be read: first is 'reconstruction'"
+            )
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready mapping that :meth:`from_dict` reads back."""
-        values = {**self.__dict__, "options": dict(self.options)}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        """A JSON-ready mapping that :meth:`from_dict` reads back: one within it for each stage."""
+        return {name: _plain(value) for name, value in self.__dict__.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DistillConfig:
-        """Read a mapping made by :meth:`to_dict`; unknown keys raise ``ValueError``."""
-        unknown = set(values) - {f.name for f in fields(cls)}
-        if unknown:
-            raise ValueError(f"unknown distillation settings {sorted(unknown)}")
-        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**settings)
+        """Read a mapping made by :meth:`to_dict`; what it leaves out is as in the preset ``default``.
+
+        Raises:
+            ValueError: A key is unknown, or a value cannot be used.
+        """
+        return cls(
+            **{
+                name: STAGES[name](**_known(STAGES[name], value, f"{name}.")) if name in STAGES else value
+                for name, value in _known(cls, values).items()
+            }
+        )
+
+
+STAGES: dict[str, Any] = {f.name: f.default_factory for f in fields(DistillConfig) if is_dataclass(f.default_factory)}
+"""The fields that are configurations themselves, with the class of each."""
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: _plain(one) for name, one in asdict(value).items()}
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _known(kind: type[Any], values: Any, prefix: str = "") -> dict[str, Any]:
+    """What ``values`` says of the fields of ``kind``; lists are JSON's tuples."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{prefix[:-1] or 'a configuration'} must be a mapping of settings, got {values!r}")
+    known = [f"{prefix}{f.name}" for f in fields(kind)]
+    unknown = [f"{prefix}{name}" for name in values if f"{prefix}{name}" not in known]
+    if unknown:
+        raise ValueError(f"unknown distillation settings {sorted(unknown)}: choose from {known}")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 PRESETS: dict[str, DistillConfig] = {
     "default": DistillConfig(),
     "noise": DistillConfig(source="noise"),
-    # 150 epochs of 50,000 images in batches of 128, then 100 epochs in batches of 64, members renewed each epoch.
+    # Its first stage's defaults; then 100 epochs of 50,000 images in batches of 64, members renewed each epoch.
     "paper": DistillConfig(
         architecture="dim",
         source="noise",
         first="adversarial",
-        first_steps=58_600,
-        first_batch=128,
-        first_lr=1e-4,
-        matching_steps=78_200,
-        matching_batch=64,
-        matching_lr=5e-6,
-        pool=("convnet3", "resnet10_half", "resnet18_half", "resnet10_ap_half", "resnet18_ap_half"),
-        pool_ages=(0, 0, 0, 0, 0),
-        pool_lifetime=782,
-        pool_aging=16,
-        logit_weight=0.01,
         augmentation=(),
-        pool_augmentation=("color", "crop", "cutout"),
+        pool=PoolConfig(
+            classifiers=("convnet3", "resnet10_half", "resnet18_half", "resnet10_ap_half", "resnet18_ap_half"),
+            ages=(0, 0, 0, 0, 0),
+            augmentation=("color", "crop", "cutout"),
+            lifetime=782,
+            aging_steps=16,
+        ),
+        matching=MatchingConfig(steps=78_200, batch_size=64, lr=5e-6, logit_weight=0.01),
     ),
 }
 """``paper`` is the published recipe with its defects mended; ``default`` keeps codes; ``noise`` keeps none."""

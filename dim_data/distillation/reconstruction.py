@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dim_data.distillation.choices import ReconstructionConfig
 from dim_data.distillation.loops import Ema, StageStep, draw_batch
 from dim_data.generator import Generator
 from dim_data.images import ImageSpec, LabelledImages, augment
@@ -64,15 +65,15 @@ def quantise(latents: Tensor, levels: int) -> Tensor:
     return latents + (rounded - latents).detach()
 
 
-def reconstruction_parts(generator: Generator, lr: float, ema: float, seed: int, device: torch.device) -> LoopState:
-    """A fresh state of the paired loop: ``generator``, ``encoder``, ``optimiser``, averages of both nets."""
+def reconstruction_parts(generator: Generator, ema: float, seed: int, device: torch.device) -> LoopState:
+    """A fresh state of the paired loops: ``generator``, ``encoder``, ``optimiser``, averages of both nets."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         encoder = Encoder(generator.spec, generator.decoder.latent_shape)
     encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     generator.train().requires_grad_(True)
     parameters = [*generator.parameters(), *encoder.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr, betas=(0.9, 0.99), weight_decay=0.0)
+    optimiser = torch.optim.AdamW(parameters, betas=(0.9, 0.99), weight_decay=0.0)  # each loop sets its rate
     return LoopState(
         {
             "generator": generator,
@@ -94,20 +95,18 @@ def reconstruction(generator: Generator, encoder: nn.Module, images: Tensor, lab
 def reconstruct(
     state: LoopState,
     data: LabelledImages,
-    steps: int,
+    config: ReconstructionConfig,
     *,
-    batch_size: int,
-    lr: float,
     augmentation: tuple[str, ...],
     device: torch.device,
 ) -> Iterator[StageStep]:
     """Train encoder and decoder on pixels alone (mean absolute error), yielding after each step."""
     generator, encoder, optimiser = (state.parts[name] for name in ("generator", "encoder", "optimiser"))
     copy = compiled(lambda x, y: reconstruction(generator, encoder, x, y))
-    while state.step < steps:
+    while state.step < config.steps:
         for group in optimiser.param_groups:
-            group["lr"] = lr * min(1.0, (state.step + 1) / 200)
-        images, labels = draw_batch(data, batch_size, state.rng, device)
+            group["lr"] = config.lr * min(1.0, (state.step + 1) / 200)
+        images, labels = draw_batch(data, config.batch_size, state.rng, device)
         images = augment(images, augmentation, state.rng)
         with autocast(device):
             pixels = F.l1_loss(copy(images, labels), images)
@@ -117,7 +116,7 @@ def reconstruct(
         state.parts["average"].update(generator)
         state.parts["average_encoder"].update(encoder)
         state.step += 1
-        yield StageStep("reconstruction", state.step, steps, {"pixels": pixels.item()})
+        yield StageStep("reconstruction", state.step, config.steps, {"pixels": pixels.item()})
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dim_data.distillation.choices import RefiningConfig
 from dim_data.distillation.loops import StageStep
 from dim_data.generator import Generator, opinions
 from dim_data.images import ImageSpec, LabelledImages
@@ -76,7 +77,7 @@ def refine_codes(
     place = resolve_device(device)
     state = LoopState({"generator": copy.deepcopy(generator).requires_grad_(False).eval().to(place)}, seed=0)
     members = [member.to(place, memory_format=torch.channels_last) for member in classifiers]  # type: ignore[call-overload]
-    for step in refine(state, data, members, looks, device=place):
+    for step in refine(state, data, members, RefiningConfig(looks), device=place):
         if on_step is not None:
             on_step(step)
     result: Generator = state.parts["generator"]
@@ -126,9 +127,8 @@ def refine(
     state: LoopState,
     data: LabelledImages,
     members: Sequence[nn.Module],
-    looks: int,
+    config: RefiningConfig,
     *,
-    batch_size: int = 64,
     device: torch.device,
 ) -> Iterator[StageStep]:
     """Refine the codes of ``state.parts["generator"]`` in place, yielding after each batch of them.
@@ -137,20 +137,20 @@ def refine(
         state: Its ``step`` counts the batches done.
         data: The image of each code, sorted by class as the codes are, or in any order that a stable sort makes so.
         members: Classifiers, on ``device``.
-        looks: At each picture.
-        batch_size: Codes a step.
+        config: Of the stage.
         device: Where to compute.
     """
     generator: Generator = state.parts["generator"]
     labels, order = torch.repeat_interleave(generator.counts.cpu()), data.labels.cpu().argsort(stable=True)
-    views = [_view(generator, member.eval().requires_grad_(False), data.spec) for member in members[:looks]]
-    steps = math.ceil(len(order) / batch_size)
+    views = [_view(generator, member.eval().requires_grad_(False), data.spec) for member in members[: config.looks]]
+    steps = math.ceil(len(order) / config.batch_size)
     while state.step < steps:
-        rows = torch.arange(len(order))[state.step * batch_size :][:batch_size]
+        rows = torch.arange(len(order))[state.step * config.batch_size :][: config.batch_size]
         images = data.images[order[rows].to(data.images.device)].to(device).float() / 255
         rows = rows.to(device)
         latents = generator.unpack(generator.codes[rows])
-        latents, loss = _refined(latents, generator.code_levels, images, labels[rows.cpu()].to(device), views, looks)
+        classes = labels[rows.cpu()].to(device)
+        latents, loss = _refined(latents, generator.code_levels, images, classes, views, config.looks)
         generator.codes[rows] = generator.pack(latents)
         state.step += 1
         yield StageStep("refining", state.step, steps, {"refining": loss})

@@ -1,12 +1,11 @@
-"""The output folder of a run: its identity, checkpoint and log; nothing in it is lost to a kill."""
+"""A run under way: where it stands, its checkpoint and its log; nothing of it is lost to a kill."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
-import re
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,25 +14,13 @@ from typing import Any
 
 import torch
 
+from dim_data.distillation.folders import BEFORE, CHECKPOINT, METRICS
 from dim_data.distillation.loops import StageStep
 from dim_data.distillation.presets import DistillConfig
-from dim_data.format import SAMPLES, write_atomically
-from dim_data.protocol import LoopState
+from dim_data.format import write_atomically
+from dim_data.protocol import LoopState, StoppedError
 
-try:
-    import fcntl
-except ImportError:  # Windows: a second run in one folder is not noticed there
-    fcntl = None  # type: ignore[assignment]
-
-__all__ = ["DivergenceError", "Run", "StoppedError", "claimed", "open_run"]
-
-RUN, CHECKPOINT, METRICS = "run.json", "checkpoint.pt", "metrics.jsonl"
-CURVES = "curves.png"
-RESULT, BEFORE = "generator", "before_matching"
-
-
-class StoppedError(Exception):
-    """The run was stopped by its time budget or by ``should_stop``; it is saved, and the same call resumes it."""
+__all__ = ["DivergenceError", "Run"]
 
 
 class DivergenceError(RuntimeError):
@@ -90,12 +77,15 @@ class Run:
             "seconds": self.elapsed,
             "logged": metrics.stat().st_size if metrics.exists() else 0,
         }
-        path = self.out / CHECKPOINT
-        try:
-            write_atomically(path, lambda file: torch.save(content, file))
-        except (OSError, RuntimeError) as error:
-            raise self._unwritable(path, error) from error
+        with self.writing(CHECKPOINT):
+            write_atomically(self.out / CHECKPOINT, lambda file: torch.save(content, file))
         self.saved_at = time.monotonic()
+
+    def forget(self) -> None:
+        """Shrink the checkpoint of a run that is finished."""
+        self.states = {}
+        with contextlib.suppress(OSError):
+            self.save()
 
     def load(self) -> None:
         """Read the checkpoint, if there is one, cut the log back to it, and remove what a kill left half-written."""
@@ -103,6 +93,11 @@ class Run:
         for leftover in self.out.rglob(".*.tmp"):
             leftover.unlink()
         if not path.exists():
+            if (self.out / BEFORE).exists():
+                raise FileNotFoundError(
+                    f"{path} is gone, and what was done with it: put back a copy, or pass overwrite=True (--overwrite) "
+                    f"to begin anew"
+                )
             (self.out / METRICS).unlink(missing_ok=True)
             return
         try:
@@ -118,12 +113,9 @@ class Run:
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to the log."""
-        path = self.out / METRICS
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({**record, "seconds": round(self.elapsed, 1)}) + "\n")
-        except OSError as error:
-            raise self._unwritable(path, error) from error
+        line = json.dumps({**record, "seconds": round(self.elapsed, 1)}) + "\n"
+        with self.writing(METRICS), (self.out / METRICS).open("a", encoding="utf-8") as file:
+            file.write(line)
 
     def drive(
         self,
@@ -166,79 +158,19 @@ class Run:
             return "no checkpoint had been written yet"
         return f"the last good checkpoint is {path}"
 
-    def _unwritable(self, path: Path, error: Exception) -> OSError:
-        return OSError(
-            f"could not write {path}: {error}. The checkpoint before it is intact: free some space and "
-            f"run the same call again"
-        )
+    @contextmanager
+    def writing(self, name: str) -> Iterator[None]:
+        """Say of a write that fails what is lost, and what to do."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(
+                f"could not write {self.out / name}: {error.__cause__ or error}. The checkpoint before it is intact: "
+                f"free some space and run the same call again"
+            ) from error
 
     def _unreadable(self, error: Exception) -> ValueError:
         return ValueError(
             f"{self.out / CHECKPOINT} cannot be resumed: it is damaged or of another version "
             f"({type(error).__name__}). Put back a copy, or pass overwrite=True (--overwrite) to begin anew"
         )
-
-
-@contextmanager
-def claimed(out: Path) -> Iterator[None]:
-    """Make the folder ``out`` and hold it: two runs in one would overwrite each other's checkpoints.
-
-    The lock is the operating system's and goes with the process, however that ends.
-
-    Raises:
-        FileExistsError: ``out`` is a file, or a run is at work in it.
-        OSError: It cannot be made or written to.
-    """
-    if out.exists() and not out.is_dir():
-        raise FileExistsError(f"{out} is a file: choose a folder for the run")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        next(out.iterdir(), None)
-    except OSError as error:
-        raise OSError(f"cannot use {out} as the output folder: {error}; choose another") from error
-    if fcntl is None:
-        yield
-        return
-    folder = os.open(out, os.O_RDONLY)  # the folder itself is locked: no file is left behind in it
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise FileExistsError(
-                f"another process is at work in {out}: wait for it or stop it, or choose another folder"
-            ) from error
-        except OSError:  # a network share without locks
-            pass
-        yield
-    finally:
-        os.close(folder)
-
-
-def open_run(out: Path, identity: dict[str, Any], resume: bool, overwrite: bool) -> None:
-    """Make the claimed folder ``out`` ready for this run: empty, or holding this very run."""
-    held = [path for path in out.iterdir() if not re.fullmatch(r"\..*\.tmp", path.name)]  # less a kill's leavings
-    if not held:
-        pass
-    elif (out / RUN).is_file():
-        try:
-            found = dict(json.loads((out / RUN).read_text(encoding="utf-8")))
-        except (ValueError, TypeError):
-            found = {RUN: "damaged"}
-        changed = sorted(k for k in {*found, *identity} if found.get(k) != identity.get(k))
-        if not overwrite and (changed or not resume):
-            reason = f"another run, which differs in {', '.join(changed)}" if changed else "this run already"
-            raise FileExistsError(
-                f"{out} holds {reason}: choose another folder, or pass overwrite=True (--overwrite) to begin anew"
-            )
-        if overwrite:
-            for name in (RESULT, BEFORE):
-                shutil.rmtree(out / name, ignore_errors=True)
-            for name in (CHECKPOINT, METRICS, SAMPLES, CURVES):
-                (out / name).unlink(missing_ok=True)
-    else:
-        raise FileExistsError(f"{out} is not empty and holds no run of distill(): choose another folder")
-    text = json.dumps(identity, indent=2) + "\n"
-    try:
-        write_atomically(out / RUN, lambda path: path.write_text(text, encoding="utf-8"))
-    except OSError as error:
-        raise OSError(f"cannot use {out} as the output folder: {error}; choose another") from error

@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dim_data.distillation.adversarial import adversarial_parts, train_adversarial
-from dim_data.distillation.candidates import kept_images, make_candidate, score_candidate, ship_best
+from dim_data.distillation.candidates import draw_pictures, kept_images, make_candidate, score_candidate, ship_best
+from dim_data.distillation.folders import BEFORE, RESULT, RUN, claimed, open_run, write_run
 from dim_data.distillation.loops import StageStep
 from dim_data.distillation.matching import match_images, match_labels
 from dim_data.distillation.pool import start_pool, warm_pool
 from dim_data.distillation.presets import PRESETS, DistillConfig
 from dim_data.distillation.reconstruction import reconstruct, reconstruction_parts
-from dim_data.distillation.runs import BEFORE, RESULT, Run, claimed, open_run
-from dim_data.format import GeneratorConfig
+from dim_data.distillation.runs import Run
+from dim_data.format import GeneratorConfig, check_writable
 from dim_data.generator import Generator
 from dim_data.images import ImageSpec, LabelledImages, load_real, permitted
 from dim_data.networks import resolve_device
@@ -43,10 +45,11 @@ def distill(
 ) -> Generator:
     """Distil labelled images into a generator.
 
-    The output folder receives ``generator/`` (the result), ``before_matching/`` (what stage one made),
-    ``metrics.jsonl``, ``samples.png``, ``curves.png`` (with matplotlib) and ``checkpoint.pt``. Killed at any
-    moment, the same call goes on from the last checkpoint and, on a CPU, ends with the weights of an unbroken
-    run.
+    The output folder receives ``generator/`` (the result), ``before_matching/`` (what stage one made), ``run.json``,
+    ``metrics.jsonl``, ``checkpoint.pt``, ``samples.png`` and, with matplotlib, ``curves.png``. Killed at any moment,
+    the same call goes on from the last checkpoint and, on a CPU, ends with the weights of an unbroken run; once the
+    run is finished, it returns the result. Which run it is depends on the images and not on where they lie. A picture
+    that cannot be drawn is a warning.
 
     Args:
         data: Real images in any form that :func:`~dim_data.images.load_real` takes.
@@ -69,7 +72,7 @@ def distill(
         StoppedError: ``max_minutes`` ran out or ``should_stop`` said so; the run is saved.
         DivergenceError: A loss or weight became NaN or infinite.
         FileExistsError: ``out`` holds something else, or another process is at work in it.
-        OSError: A checkpoint could not be written; the one before it is intact.
+        OSError: ``out`` cannot be written to, or no longer: the last checkpoint is intact.
         ValueError: The data or the configuration cannot be used.
     """
     if isinstance(config, str):
@@ -77,7 +80,9 @@ def distill(
             raise ValueError(f"unknown preset {config!r}: choose from {sorted(PRESETS)}")
         config = PRESETS[config]
     config = config or PRESETS["default"]
-    place = resolve_device(device)
+    out, place = Path(out), resolve_device(device)
+    if not (out / RUN).exists():
+        check_writable(out, folder=True)  # before the data is read
     full = load_real(data, spec, root=root)
     _check_classes(full, config)
     # The paired stages always train a decoder of codes; noise takes their place at the end.
@@ -90,23 +95,23 @@ def distill(
     identity = {
         "config": config.to_dict(),
         "data": full.fingerprint(),
-        "spec": full.spec.to_dict(),
+        # Its name is often that of the place where the images lie: elsewhere they are the same.
+        "spec": {name: value for name, value in full.spec.to_dict().items() if name != "name"},
         "device": place.type,
     }
-    out = Path(out)
     with claimed(out):
-        open_run(out, identity, resume, overwrite)
+        if open_run(out, identity, resume, overwrite):
+            return Generator.from_pretrained(out / RESULT, device=place)
         deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
         run = Run(out, config, checkpoint_seconds, deadline)
         run.load()
-        if "finished" in run.done:
-            return Generator.from_pretrained(out / RESULT, device=place)
         train, held_out = full.split(config.holdout, config.seed) if config.holdout else (full, full)
         _stages(run, generator, train.to(place), held_out, place, on_step, should_stop)
         result = ship_best(run, full, place, on_step, should_stop)
-        run.done.append("finished")
-        run.states = {}
-        run.save()
+        with run.writing(RUN):
+            write_run(out, identity, finished=True)
+        run.forget()
+        draw_pictures(run, result)
         return result
 
 
@@ -135,70 +140,42 @@ def _stages(
     on_step: Callable[[StageStep], object] | None,
     should_stop: Callable[[], bool] | None,
 ) -> None:
-    config = run.config
-    paired = config.first == "reconstruction"
-    augmentation = permitted(config.augmentation, train.spec)
-    pool_augmentation = permitted(config.pool_augmentation, train.spec)
-    pool = start_pool(config.pool, len(config.pool_ages), train.spec, config.seed + 1, device)
-    if config.matching_steps:
+    config, spec, paired = run.config, train.spec, run.config.first == "reconstruction"
+    common: dict[str, Any] = {"augmentation": permitted(config.augmentation, spec), "device": device}
+    pool_config = replace(config.pool, augmentation=permitted(config.pool.augmentation, spec))
+    pool = start_pool(pool_config, spec, config.seed + 1, device)
+    if config.matching.steps:
         run.add("pool", pool)
         if "pool" not in run.done:
-            warm = warm_pool(pool, train, config.pool_ages, pool_augmentation, device)
-            run.drive(warm, on_step, should_stop)
+            run.drive(warm_pool(pool, train, pool_config, device), on_step, should_stop)
             run.done.append("pool")
     state = run.add(
         "main",
-        reconstruction_parts(generator, config.first_lr, config.ema, config.seed + 2, device)
+        reconstruction_parts(generator, config.ema, config.seed + 2, device)
         if paired
-        else adversarial_parts(
-            generator, config.discriminator_width, config.first_lr, config.ema, config.seed + 2, device
-        ),
+        else adversarial_parts(generator, config.adversarial, config.ema, config.seed + 2, device),
     )
     if "first" not in run.done:
-        common: dict[str, Any] = {
-            "batch_size": config.first_batch,
-            "augmentation": augmentation,
-            "device": device,
-        }
-        if paired:
-            common["lr"] = config.first_lr
-        first = (reconstruct if paired else train_adversarial)(state, train, config.first_steps, **common)
+        first = (
+            reconstruct(state, train, config.reconstruction, **common)
+            if paired
+            else train_adversarial(state, train, config.adversarial, **common)
+        )
         run.drive(first, on_step, should_stop)
-        make_candidate(state, kept_images(train, config), config, device).save_pretrained(run.out / BEFORE)
+        with run.writing(BEFORE):
+            make_candidate(state, kept_images(train, config), config, device).save_pretrained(run.out / BEFORE)
         run.done.append("first")
         state.step = 0
         run.save()
-    if not config.matching_steps:
+    if not config.matching.steps:
         return
-    if paired:
-        matching = match_images(
-            state,
-            pool,
-            train,
-            config.matching_steps,
-            batch_size=config.matching_batch,
-            lr=config.matching_lr,
-            logit_weight=config.logit_weight,
-            augmentation=augmentation,
-            device=device,
-        )
-    else:
-        for optimiser in (state.parts["optimiser_g"], state.parts["optimiser_d"]):
-            for group in optimiser.param_groups:
-                group["lr"] = config.matching_lr
-        matching = match_labels(
-            state,
-            pool,
-            train,
-            config.matching_steps,
-            batch_size=config.matching_batch,
-            match_weight=config.logit_weight,
-            lifetime=config.pool_lifetime,
-            aging_steps=config.pool_aging,
-            augmentation=pool_augmentation,
-            device=device,
-        )
-    looks = {config.matching_steps * (i + 1) // config.selections for i in range(config.selections)}
+    matching = (
+        match_images(state, pool, train, config.matching, **common)
+        if paired
+        else match_labels(state, pool, train, config.matching, pool_config, device=device)
+    )
+    chosen = range(1, config.selection.checkpoints + 1)
+    looks = {config.matching.steps * i // config.selection.checkpoints for i in chosen}
 
     def look(step: int) -> None:
         if step in looks:

@@ -18,6 +18,7 @@ from dim_data.format.files import (
     TRAINING_CONFIG,
     WEIGHTS,
     check_size,
+    check_writable,
     write_atomically,
 )
 from dim_data.format.latents import fit_gaussian, pack, packed_width, shape_noise, unpack
@@ -34,6 +35,7 @@ __all__ = [
     "WEIGHTS",
     "GeneratorConfig",
     "check_size",
+    "check_writable",
     "fit_gaussian",
     "pack",
     "packed_weights",

@@ -70,8 +70,8 @@ class LabelledImages:
         return self.subset(mask.nonzero()[:, 0]), self.subset(chosen.sort().values)
 
     def fingerprint(self) -> str:
-        """A short digest of images and labels: whether a resumed run sees the data it began with."""
-        return digest((self.images, self.labels))
+        """A short digest of images, labels and soft labels: whether a resumed run sees the data it began with."""
+        return digest(tensor for tensor in (self.images, self.labels, self.soft) if tensor is not None)
 
 
 def digest(tensors: Iterable[Tensor]) -> str:

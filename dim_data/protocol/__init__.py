@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dim_data.protocol.evaluation import ClassifierStep, Evaluation, evaluate, measure_accuracy, train_classifier
 from dim_data.protocol.recipes import RECIPES, Recipe, recipe_for
-from dim_data.protocol.states import LoopState
+from dim_data.protocol.states import LoopState, StoppedError, differences
 from dim_data.protocol.teaching import train_teacher
 
 __all__ = [
@@ -21,6 +21,8 @@ __all__ = [
     "Evaluation",
     "LoopState",
     "Recipe",
+    "StoppedError",
+    "differences",
     "evaluate",
     "measure_accuracy",
     "recipe_for",

@@ -1,13 +1,17 @@
-"""The state of a training loop, which can be saved between any two steps."""
+"""The state of a training loop, which can be saved between any two steps, and whether it is of the same one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
 
-__all__ = ["LoopState"]
+__all__ = ["LoopState", "StoppedError", "differences"]
+
+
+class StoppedError(Exception):
+    """The time budget ran out or ``should_stop`` said so. What is done is saved, and the same call resumes it."""
 
 
 class Stateful(Protocol):
@@ -46,3 +50,33 @@ class LoopState:
             part.load_state_dict(state_dict["parts"][name])
         self.rng.set_state(state_dict["rng"])
         self.step = state_dict["step"]
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What tells a saved run from the one that is asked for: fields that differ, dotted, with both values.
+
+    Args:
+        there: What was saved, in plain values.
+        here: What is asked for.
+
+    Returns:
+        At most five of them, values shortened; an empty string if nothing differs.
+    """
+    found = list(_differing(there, here, ""))
+    return ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+
+
+def _differing(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    for key in dict.fromkeys((*here, *there)):
+        name, old, new = f"{prefix}{key}", there.get(key), here.get(key)
+        if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+            old, new = ({str(i): value for i, value in enumerate(values)} for values in (old, new))
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _differing(old, new, f"{name}.")
+        elif old != new:
+            yield f"{name} ({_brief(old)} there, {_brief(new)} here)"
+
+
+def _brief(value: Any) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

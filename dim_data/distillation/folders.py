@@ -1,0 +1,135 @@
+"""The output folder of a run: which run it holds, and that no other touches it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dim_data.format import SAMPLES, check_writable, write_atomically
+from dim_data.protocol import differences
+
+try:
+    import fcntl
+except ImportError:  # Windows: a second run in one folder is not noticed there
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["BEFORE", "CHECKPOINT", "CURVES", "METRICS", "RESULT", "RUN", "claimed", "open_run", "write_run"]
+
+RUN, CHECKPOINT, METRICS = "run.json", "checkpoint.pt", "metrics.jsonl"
+CURVES = "curves.png"
+RESULT, BEFORE = "generator", "before_matching"
+VERSION = 2
+"""Of what :data:`RUN` and :data:`CHECKPOINT` hold: runs of another are not resumed."""
+
+
+@contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """Make the folder ``out`` and hold it: two runs in one would overwrite each other's checkpoints.
+
+    The lock is the operating system's and goes with the process, however that ends.
+
+    Raises:
+        FileExistsError: A run is at work in ``out``.
+        OSError: It cannot be made or read.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        next(out.iterdir(), None)
+    except OSError as error:
+        raise OSError(f"cannot use {out} as the output folder: {error}; choose another") from error
+    if fcntl is None:
+        yield
+        return
+    folder = os.open(out, os.O_RDONLY)  # the folder itself is locked: no file is left behind in it
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FileExistsError(
+                f"another process is at work in {out}: wait for it or stop it, or choose another folder"
+            ) from error
+        except OSError:  # a network share without locks
+            pass
+        yield
+    finally:
+        os.close(folder)
+
+
+def open_run(out: Path, identity: dict[str, Any], resume: bool, overwrite: bool) -> bool:
+    """Make the claimed folder ``out`` ready for this run: empty, or holding this very run.
+
+    Args:
+        out: The folder.
+        identity: What the run is, in plain values.
+        resume: Whether a run there may go on.
+        overwrite: Whether a run there may be lost.
+
+    Returns:
+        Whether the run is finished.
+
+    Raises:
+        FileExistsError: ``out`` holds something else.
+        OSError: It cannot be written to.
+    """
+    held = [path for path in out.iterdir() if not re.fullmatch(r"\..*\.tmp", path.name)]  # less a kill's leavings
+    finished = False
+    if held and not (out / RUN).is_file():
+        raise FileExistsError(f"{out} is not empty and holds no run of distill(): choose another folder")
+    if held and overwrite:
+        for name in (RESULT, BEFORE):
+            shutil.rmtree(out / name, ignore_errors=True)
+        for name in (CHECKPOINT, METRICS, SAMPLES, CURVES):
+            (out / name).unlink(missing_ok=True)
+    elif held:
+        found = _read_run(out / RUN)
+        finished = found.get("finished") is True
+        if problem := _problem(found, identity, resume):
+            raise FileExistsError(
+                f"{out} holds {problem}: choose another folder, or pass overwrite=True (--overwrite) to begin anew"
+            )
+        if finished and not (out / RESULT).exists():
+            raise FileExistsError(
+                f"{out} holds a finished run, and its {RESULT}/ is gone: put it back, or pass overwrite=True "
+                f"(--overwrite) to begin anew"
+            )
+    if not finished:
+        try:
+            for name in (RESULT, BEFORE):
+                check_writable(out / name, folder=True)
+            write_run(out, identity)
+        except OSError as error:
+            raise OSError(f"cannot use {out} as the output folder: {error}; choose another") from error
+    return finished
+
+
+def write_run(out: Path, identity: Mapping[str, Any], finished: bool = False) -> None:
+    """Note in ``out`` which run it holds, and whether that is finished."""
+    text = json.dumps({"version": VERSION, "finished": finished, **identity}, indent=2) + "\n"
+    write_atomically(out / RUN, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        return {}
+
+
+def _problem(found: dict[str, Any], identity: dict[str, Any], resume: bool) -> str:
+    """Why the run that was found is not the one to go on with, or nothing."""
+    if not found:
+        return f"a run whose {RUN} is damaged"
+    if found.get("version") != VERSION:
+        return (
+            f"a run that another version of dim_data began: only that version can go on with it (its {RUN} has the "
+            f"version {found.get('version', 1)!r}, this one writes {VERSION})"
+        )
+    if changed := differences({name: found.get(name) for name in identity}, identity):
+        return f"another run, which differs in {changed}"
+    return "" if resume else "this run already"
