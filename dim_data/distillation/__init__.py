@@ -3,6 +3,7 @@
 * ``stages``: :func:`distill`, the stages in order. Begin here.
 * ``choices``: each stage's configuration. ``presets``: all of them, and named sets. ``checks``: what they refuse.
 * First ``reconstruction`` or ``adversarial``, then ``matching`` under the classifiers of ``pool``, then ``refining``.
+* ``likelihood``: learning to draw codes; ``clusters``: parts of a class, that it is told.
 * ``loops``: the training loops' steps. ``candidates``: what would be shipped, and how good it is.
 * ``folders``: a run's folder. ``runs``: what in it survives being killed. ``pictures``: what in it is for people.
 
@@ -16,6 +17,7 @@ from dim_data.distillation.choices import (
     LabelsConfig,
     MatchingConfig,
     PoolConfig,
+    PriorTrainingConfig,
     ReconstructionConfig,
     RefiningConfig,
     SelectionConfig,
@@ -37,6 +39,7 @@ __all__ = [
     "LabelsConfig",
     "MatchingConfig",
     "PoolConfig",
+    "PriorTrainingConfig",
     "ReconstructionConfig",
     "RefiningConfig",
     "SelectionConfig",

@@ -19,7 +19,9 @@ def gumbel(prior: TokenPrior) -> Noise:
     def noise(keys: Tensor, place: int) -> Tensor:
         rows = [torch.Generator().manual_seed(1000 * key + place) for key in keys.tolist()]
         shape = (prior.numbers, prior.levels)
-        uniform = torch.stack([torch.rand(shape, generator=rng, dtype=torch.float32) for rng in rows]).clamp(1e-7, 1 - 1e-7)
+        uniform = torch.stack([torch.rand(shape, generator=rng, dtype=torch.float32) for rng in rows]).clamp(
+            1e-7, 1 - 1e-7
+        )
         return -(-uniform.log()).log()
 
     return noise
