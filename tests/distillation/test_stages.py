@@ -348,6 +348,7 @@ def start_child(name: str, out: Path, seconds: float) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # conftest lies a folder up
     )
 
 

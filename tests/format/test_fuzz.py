@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import resource
 import struct
@@ -220,7 +221,8 @@ def run(folder: Path, count: int, seed: int) -> Counter[str]:
 @pytest.mark.parametrize(("count", "seed"), [(400, 1), pytest.param(10_000, 0, marks=pytest.mark.slow)])
 def test_damaged_generators_are_refused_or_work(count: int, seed: int, tmp_path: Path) -> None:
     command = [sys.executable, __file__, str(tmp_path), str(count), str(seed)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # conftest lies a folder up
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=env)
     assert done.returncode == 0, done.stderr[-4000:]
     outcomes = json.loads(done.stdout)
     assert sum(outcomes.values()) == count

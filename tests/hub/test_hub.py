@@ -209,7 +209,7 @@ def test_a_folder_is_published_as_it_is(hub: HubServer, tiny_codes: Generator, c
     (codes_folder / "training_config.json").write_text('{"minutes": 7.5, "config": {"first": "adversarial"}}')
     (codes_folder / "checkpoint.pt").write_bytes(b"not this")
     before = sorted(path.name for path in codes_folder.iterdir())
-    done = publish(Generator.from_pretrained(codes_folder), codes_folder, "alice/pets", evaluations=[RESULT])
+    done = publish(codes_folder, "alice/pets", picture=b"png", evaluations=[RESULT])
     assert (done.repo_id, done.kept_card) == ("alice/pets", False)
     assert sorted(path.name for path in codes_folder.iterdir()) == before
     assert "checkpoint.pt" not in head(hub)
@@ -220,7 +220,7 @@ def test_a_folder_is_published_as_it_is(hub: HubServer, tiny_codes: Generator, c
     assert "\n- gan\n" in card
     (codes_folder / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"folder .* has no model.safetensors: give one that save_pretrained"):
-        publish(tiny_codes, codes_folder, "alice/pets")
+        publish(codes_folder, "alice/pets", picture=b"png")
 
 
 def test_how_it_was_made_travels_along(hub: HubServer, codes_folder: Path, tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_a_hand_edited_card_stays(hub: HubServer, tiny_codes: Generator, codes_f
     assert first != refreshed
     edited = refreshed.replace(b"## Use", b"## How I use it")
     put(hub, {"README.md": edited})
-    assert publish(tiny_codes, codes_folder, "alice/pets", license="mit").kept_card
+    assert publish(codes_folder, "alice/pets", picture=b"png", license="mit").kept_card
     assert head(hub)["README.md"].content == edited
     # Looking at that card left this machine's cache alone.
     assert not (tmp_path / "home").exists()
@@ -592,7 +592,7 @@ def test_distil_push_pull_train(hub: HubServer, tmp_path: Path, small_classifier
 
 
 def test_the_example_publishes(hub: HubServer, tiny_codes: Generator, codes_folder: Path) -> None:
-    path = Path(__file__).resolve().parent.parent / "examples" / "publish_generator.py"
+    path = Path(__file__).resolve().parents[2] / "examples" / "publish_generator.py"
     spec = importlib.util.spec_from_file_location(path.stem, path)
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
