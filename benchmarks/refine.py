@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> Path:
     started = time.monotonic()
     generator = Generator.from_pretrained(args.source)
     full = load_real(args.data or generator.spec.name, generator.spec, root=args.data_root)
-    if torch.bincount(full.labels).tolist() != generator.counts.tolist():
+    if torch.bincount(full.labels).tolist() != generator.bank.counts.tolist():
         raise ValueError(f"{args.source} does not store the code of every training image")
     args.out.mkdir(parents=True, exist_ok=True)
     members = [

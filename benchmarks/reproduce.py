@@ -126,12 +126,14 @@ def with_soft_labels(data: LabelledImages, generator: Generator) -> LabelledImag
     Raises:
         ValueError: It does not store one for each image of the whole training set.
     """
-    if not generator.config.soft_labels or generator.counts.tolist() != torch.bincount(data.labels).tolist():
+    if not generator.config.soft_labels or generator.bank.counts.tolist() != torch.bincount(data.labels).tolist():
         raise ValueError(
             "--row real with soft labels wants a --source that stores a soft label for every training image"
         )
     soft = torch.empty(len(data), data.spec.num_classes)
-    soft[data.labels.argsort(stable=True)] = generator.soft.float() / generator.soft.float().sum(1, keepdim=True)
+    soft[data.labels.argsort(stable=True)] = generator.bank.soft.float() / generator.bank.soft.float().sum(
+        1, keepdim=True
+    )
     return replace(data, soft=soft)
 
 

@@ -135,17 +135,17 @@ def test_a_generator_is_refined(labelled: bool, root: Path, capsys: pytest.Captu
     arguments += ["--ipc", "1", "--epochs", "2", "--looks", "2", "--device", "cpu", "--out", str(root / "refined")]
     folder = load("refine").main(arguments)
     kept, refined = Generator.from_pretrained(root / "codes").keep_codes(30), Generator.from_pretrained(folder)
-    assert refined.counts.tolist() == kept.counts.tolist() == [3] * 10
-    changed = (refined.unpack(refined.codes) != kept.unpack(kept.codes)).flatten(1).float().mean(1)
+    assert refined.bank.counts.tolist() == kept.bank.counts.tolist() == [3] * 10
+    changed = (refined.bank.unpack(refined.bank.codes) != kept.bank.unpack(kept.bank.codes)).flatten(1).float().mean(1)
     assert 0 < changed.min() <= changed.max() < 0.3
     derived = json.loads((folder / "training_config.json").read_text())["derived"]
     after = ", then relabel_codes(temperature=3) by them" if labelled else ""
     assert derived == f"keep_codes(30), then refine_codes(looks=2) under ['convnet3', 'resnet10']{after}"
     assert refined.config.soft_labels == labelled
     if labelled:
-        assert refined.soft.amax(1).float().mean() < 200  # the old ones were sure
+        assert refined.bank.soft.amax(1).float().mean() < 200  # the old ones were sure
         load("refine").main([*arguments, "--temperature", "0"])
-        assert torch.equal(Generator.from_pretrained(folder).soft, kept.soft)
+        assert torch.equal(Generator.from_pretrained(folder).bank.soft, kept.bank.soft)
         load("refine").main(arguments)
     files = {name: (folder / name).read_bytes() for name in ("classifier0_convnet3.safetensors", "model.safetensors")}
     (folder / "classifier1_resnet10.safetensors").unlink()
@@ -200,7 +200,7 @@ def test_real_images_take_the_soft_labels_of_a_bank() -> None:
     given = torch.nn.functional.one_hot((labels + 1) % 10, 10) * 0.75 + 0.025
     latents = torch.zeros(40, *fresh.decoder.latent_shape)
     taught = reproduce.with_soft_labels(data, fresh.store(latents, labels, given))
-    torch.testing.assert_close(taught.soft, given, atol=0.02, rtol=0)
+    torch.testing.assert_close(taught.bank.soft, given, atol=0.02, rtol=0)
     for other in (fresh, fresh.store(latents, labels), fresh.store(latents[:30], labels[:30], given[:30])):
         with pytest.raises(ValueError, match="wants a --source that stores a soft label for every training image"):
             reproduce.with_soft_labels(data, other)

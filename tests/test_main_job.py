@@ -36,8 +36,8 @@ def test_bundled_generators_load_and_paint(name: str) -> None:
 
 def test_the_small_generator_is_a_part_of_the_other() -> None:
     small, part = Generator.from_pretrained("cifar10_small"), Generator.from_pretrained("cifar10").keep_codes(19_700)
-    assert torch.equal(small.codes, part.codes)
-    assert torch.equal(small.soft, part.soft)
+    assert torch.equal(small.bank.codes, part.bank.codes)
+    assert torch.equal(small.bank.soft, part.bank.soft)
     for mine, theirs in zip(small.decoder.parameters(), part.decoder.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=0)
 

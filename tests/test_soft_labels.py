@@ -29,10 +29,10 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def soft(tiny_codes: Generator) -> Generator:
     """The tiny generator; the opinion of code ``row`` is (row, 1, 119 - row) / 120."""
-    labels = torch.repeat_interleave(tiny_codes.counts)
+    labels = torch.repeat_interleave(tiny_codes.bank.counts)
     rows = torch.arange(120.0)
     given = torch.stack([rows, torch.ones(120), 119 - rows], 1) / 120
-    return tiny_codes.store(tiny_codes.unpack(tiny_codes.codes), labels, given)
+    return tiny_codes.store(tiny_codes.bank.unpack(tiny_codes.bank.codes), labels, given)
 
 
 def order(count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -62,7 +62,7 @@ def test_a_part_of_the_codes_keeps_its_own(soft: Generator) -> None:
     labels, serials = order(30)
     part = soft.keep_codes(60, seed=7)
     pictures = part.synthesize(labels, serials, 1)
-    every, opinions = soft.decode(torch.arange(120)).flatten(1), soft.soft
+    every, opinions = soft.decode(torch.arange(120)).flatten(1), soft.bank.soft
     rows = [int((every == picture.flatten()).all(1).nonzero()[0, 0]) for picture in pictures]
     wanted = opinions[rows].float()
     assert torch.equal(part.soft_labels(labels, serials, 1), wanted / wanted.sum(1, keepdim=True))
@@ -71,7 +71,7 @@ def test_a_part_of_the_codes_keeps_its_own(soft: Generator) -> None:
 def test_codes_can_be_kept_without_them(soft: Generator) -> None:
     part = soft.keep_codes(60, seed=7, soft_labels=False)
     assert not part.config.soft_labels
-    assert torch.equal(part.codes, soft.keep_codes(60, seed=7).codes)
+    assert torch.equal(part.bank.codes, soft.keep_codes(60, seed=7).bank.codes)
 
 
 def test_an_opinion_of_nothing_is_refused(soft: Generator, tmp_path: Path) -> None:
@@ -126,8 +126,8 @@ def test_what_is_no_share_is_refused(build: Any, share: Any, soft: Generator) ->
 def test_a_recipe_can_learn_a_share_of_them(soft: Generator) -> None:
     """What a training is shown: the same of a generator and of its pictures as a set of images."""
     labels, serials = order(60)
-    said = soft.soft / soft.soft.sum(1, keepdim=True)
-    images = LabelledImages(soft.decode(torch.arange(120)), torch.repeat_interleave(soft.counts), soft.spec, said)
+    said = soft.bank.soft / soft.bank.soft.sum(1, keepdim=True)
+    images = LabelledImages(soft.decode(torch.arange(120)), torch.repeat_interleave(soft.bank.counts), soft.spec, said)
     wanted = 0.5 * soft.soft_labels(labels, serials, 3) + 0.5 * torch.eye(3)[labels]
     for source in (soft, images):
         shown, targets = image_source(source, 600, 0.5)(labels, serials, 3)
@@ -147,8 +147,8 @@ def test_the_recipe_learns_them(tiny_codes: Generator) -> None:
     result = evaluate(real, wrong, recipe="soft", **quick)
     assert result.recipe == "soft"
     assert result.mean > 0.9
-    labels = torch.repeat_interleave(tiny_codes.counts)
-    taught = tiny_codes.store(tiny_codes.unpack(tiny_codes.codes), labels, swapped[labels])
+    labels = torch.repeat_interleave(tiny_codes.bank.counts)
+    taught = tiny_codes.store(tiny_codes.bank.unpack(tiny_codes.bank.codes), labels, swapped[labels])
     pictures = LabelledImages(taught.decode(torch.arange(120)), torch.tensor([1, 0, 2])[labels], taught.spec)
     one, other = (
         evaluate(source, pictures, recipe="soft", **quick).mean
@@ -192,13 +192,13 @@ def test_distill_stores_them_where_asked(tmp_path: Path, monkeypatch: pytest.Mon
     generator = distill(data, config=config, out=tmp_path / "run", device="cpu")
     assert generator.config.soft_labels
     assert not Generator.from_pretrained(tmp_path / "run" / "before_matching").config.soft_labels
-    given = generator.soft.float() / generator.soft.float().sum(1, keepdim=True)
-    labels = torch.repeat_interleave(generator.counts)
+    given = generator.bank.soft.float() / generator.bank.soft.float().sum(1, keepdim=True)
+    labels = torch.repeat_interleave(generator.bank.counts)
     assert given[torch.arange(90), labels].mean() > 0.4  # the teacher learnt something; chance is a third
     assert given.max(1).values.min() < 0.99
     surer = distill(data, config=replace(config, label_temperature=0.5), out=tmp_path / "surer", device="cpu")
-    assert torch.equal(surer.codes, generator.codes)
-    assert surer.soft.float().amax(1).mean() > 1.05 * generator.soft.float().amax(1).mean()
+    assert torch.equal(surer.bank.codes, generator.bank.codes)
+    assert surer.bank.soft.float().amax(1).mean() > 1.05 * generator.bank.soft.float().amax(1).mean()
 
 
 @pytest.mark.parametrize("changes", [{"source": "noise"}, {"matching_steps": 0}, {"pool_ages": (0,)}])

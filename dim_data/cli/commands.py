@@ -150,9 +150,7 @@ def _info(args: argparse.Namespace) -> int:
     rows = {
         "images": f"{spec.size}x{spec.size} {'grey' if spec.channels == 1 else 'RGB'}, as {spec.name}",
         "classes": f"{spec.num_classes}: {', '.join(spec.classes[:10])}{', ...' if spec.num_classes > 10 else ''}",
-        "latents": f"codes, {facts['codes']} stored"
-        if facts["codes"]
-        else "noise" + (f", shaped by a Gaussian of rank {facts['rank']} for each class" if facts["rank"] else ""),
+        "latents": facts["latents"],
         "labels": "soft ones too: soft_labels=True" if facts["soft_labels"] else "",
         "network": f"{facts['architecture']}, {facts['parameters'] / 1e6:.2f} M parameters",
         "file": f"{facts['bytes'] / 1e6:.2f} MB in {facts['folder']}",
@@ -213,7 +211,7 @@ def _shrink(args: argparse.Namespace) -> int:
     done = ""
     if args.noise:
         teacher, taught = None, ""
-        if args.soft_labels and generator.config.source == "codes":
+        if args.soft_labels and generator.source.finite:
             started = time.monotonic()
             with SeedBar() as bar:
                 options = {"epochs": args.epochs, "seed": args.seed}
@@ -231,8 +229,8 @@ def _shrink(args: argparse.Namespace) -> int:
     text = json.dumps(training, indent=2) + "\n"
     write_atomically(args.out / TRAINING_CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
     facts = describe(generator, args.out)
-    latents = f"{facts['codes']} codes" if facts["codes"] else "noise"
-    print(json.dumps(facts, indent=2) if args.json else f"{args.out}: {facts['bytes'] / 1e6:.2f} MB, {latents}")
+    size = f"{facts['bytes'] / 1e6:.2f} MB"
+    print(json.dumps(facts, indent=2) if args.json else f"{args.out}: {size}, {facts['latents']}")
     return 0
 
 

@@ -89,7 +89,7 @@ def reconstruction_parts(generator: Generator, ema: float, seed: int, device: to
 
 def reconstruction(generator: Generator, encoder: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Images (B, C, H, W) in [0, 1], encoded, quantised and decoded again: near [0, 1], trainable."""
-    latents = quantise(encoder(images).float(), generator.code_levels)
+    latents = quantise(encoder(images).float(), generator.bank.levels)
     return generator(latents, labels).float()
 
 

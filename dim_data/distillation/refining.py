@@ -65,14 +65,14 @@ def refine_codes(
     Raises:
         ValueError: There are no codes, no classifier, or ``data`` has another number of some class.
     """
-    if generator.config.source != "codes":
+    if not generator.source.finite:
         raise ValueError("only stored codes can be refined; this generator draws noise")
     if not classifiers or looks < 1:
         raise ValueError(f"codes are refined by at least one classifier and look, got {len(classifiers)} and {looks}")
-    found = torch.bincount(data.labels, minlength=len(generator.counts)).tolist()
-    if found != generator.counts.tolist():
+    found = torch.bincount(data.labels, minlength=len(generator.bank.counts)).tolist()
+    if found != generator.bank.counts.tolist():
         raise ValueError(
-            f"data must hold the image of each code, {generator.counts.tolist()} of each class, got {found}"
+            f"data must hold the image of each code, {generator.bank.counts.tolist()} of each class, got {found}"
         )
     place = resolve_device(device)
     state = LoopState({"generator": copy.deepcopy(generator).requires_grad_(False).eval().to(place)}, seed=0)
@@ -112,14 +112,14 @@ def relabel_codes(
     Raises:
         ValueError: There are no codes, no classifier or one of other classes, or the temperature is not positive.
     """
-    if generator.config.source != "codes":
+    if not generator.source.finite:
         raise ValueError("only stored codes can be labelled; this generator draws noise")
     place = resolve_device(device)
     members = [member.to(place, memory_format=torch.channels_last) for member in classifiers]  # type: ignore[call-overload]
     painter = copy.deepcopy(generator).to(place)
-    pictures = (painter.decode(rows) for rows in torch.arange(len(generator.codes)).split(batch_size))
+    pictures = (painter.decode(rows) for rows in torch.arange(len(generator.bank.codes)).split(batch_size))
     soft = opinions(members, pictures, generator.spec, temperature)
-    latents, labels = painter.unpack(painter.codes), torch.repeat_interleave(painter.counts)
+    latents, labels = painter.bank.unpack(painter.bank.codes), painter.bank.labels
     return painter.store(latents.cpu(), labels.cpu(), soft.cpu()).requires_grad_(False).eval().to(place)
 
 
@@ -141,17 +141,17 @@ def refine(
         device: Where to compute.
     """
     generator: Generator = state.parts["generator"]
-    labels, order = torch.repeat_interleave(generator.counts.cpu()), data.labels.cpu().argsort(stable=True)
+    labels, order = torch.repeat_interleave(generator.bank.counts.cpu()), data.labels.cpu().argsort(stable=True)
     views = [_view(generator, member.eval().requires_grad_(False), data.spec) for member in members[: config.looks]]
     steps = math.ceil(len(order) / config.batch_size)
     while state.step < steps:
         rows = torch.arange(len(order))[state.step * config.batch_size :][: config.batch_size]
         images = data.images[order[rows].to(data.images.device)].to(device).float() / 255
         rows = rows.to(device)
-        latents = generator.unpack(generator.codes[rows])
+        latents = generator.bank.unpack(generator.bank.codes[rows])
         classes = labels[rows.cpu()].to(device)
-        latents, loss = _refined(latents, generator.code_levels, images, classes, views, config.looks)
-        generator.codes[rows] = generator.pack(latents)
+        latents, loss = _refined(latents, generator.bank.levels, images, classes, views, config.looks)
+        generator.bank.codes[rows] = generator.bank.pack(latents)
         state.step += 1
         yield StageStep("refining", state.step, steps, {"refining": loss})
 

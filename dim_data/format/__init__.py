@@ -21,10 +21,10 @@ from dim_data.format.files import (
     check_writable,
     write_atomically,
 )
-from dim_data.format.latents import fit_gaussian, pack, packed_width, shape_noise, unpack
+from dim_data.format.latents import pack, packed_width, unpack
 from dim_data.format.reading import read_config, read_json, read_weights
 from dim_data.format.rounding import round_layers
-from dim_data.format.weights import packed_weights
+from dim_data.format.weights import kept_weights, packed_weights, unpacked_weights
 
 __all__ = [
     "CARD",
@@ -36,7 +36,7 @@ __all__ = [
     "GeneratorConfig",
     "check_size",
     "check_writable",
-    "fit_gaussian",
+    "kept_weights",
     "pack",
     "packed_weights",
     "packed_width",
@@ -44,7 +44,7 @@ __all__ = [
     "read_json",
     "read_weights",
     "round_layers",
-    "shape_noise",
     "unpack",
+    "unpacked_weights",
     "write_atomically",
 ]

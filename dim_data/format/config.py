@@ -78,6 +78,11 @@ class GeneratorConfig:
         if not isinstance(self.sigma, float | int) or isinstance(self.sigma, bool) or not 0 < self.sigma <= 10:
             raise ValueError(f"GeneratorConfig.sigma must be in (0, 10], got {self.sigma!r}")
 
+    @property
+    def kind(self) -> str:
+        """The kind of source that its latents come from: ``"noise"``, ``"gaussian"`` or ``"codes"``."""
+        return "gaussian" if self.rank else self.source
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping that :meth:`from_dict` reads back."""
         return {

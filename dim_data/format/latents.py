@@ -1,11 +1,11 @@
-"""Where latents come from: quantised codes, packed into bytes, and noise shaped by a Gaussian of each class's codes."""
+"""Codes on disk: latents rounded to a few levels and packed into bytes."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-__all__ = ["fit_gaussian", "pack", "packed_width", "shape_noise", "unpack"]
+__all__ = ["pack", "packed_width", "unpack"]
 
 
 def _bits(levels: int) -> int:
@@ -37,39 +37,3 @@ def unpack(codes: Tensor, levels: int, size: int) -> Tensor:
     bits = _bits(levels)
     values = (codes[:, :, None] >> _shifts(bits, codes.device)) & ((1 << bits) - 1)
     return values.flatten(1)[:, :size].float() / (levels - 1) * 2 - 1
-
-
-def fit_gaussian(latents: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean (D,), factor (D, rank) and scale (D,) of latents (N, D): covariance ``factor @ factor.T + diag(scale^2)``.
-
-    All variances are kept, and correlations along the ``rank`` directions of largest variance: a factor analysis
-    by principal components.
-    """
-    latents = latents.double()
-    mean = latents.mean(0)
-    covariance = (latents - mean).T @ (latents - mean) / len(latents)
-    variances, directions = torch.linalg.eigh(covariance)
-    factor = directions[:, -rank:] * variances[-rank:].clamp(min=0).sqrt()
-    rest = (covariance.diagonal() - factor.square().sum(1)).clamp(min=0)
-    return mean, factor, rest.sqrt()
-
-
-def shape_noise(noise: Tensor, means: Tensor, factors: Tensor, scales: Tensor, labels: Tensor) -> Tensor:
-    """Latents ``mean + factor @ noise[:rank] + scale * noise[rank:]`` of each class, within [-1, 1].
-
-    Args:
-        noise: Standard normal (B, rank + D).
-        means: (classes, D).
-        factors: (classes, D, rank).
-        scales: (classes, D).
-        labels: int64 (B,).
-
-    Returns:
-        float32 (B, D); a row does not depend on the others.
-    """
-    rank, rows = factors.shape[2], []
-    # A row is summed the same way in whatever batch it is; a matrix product need not be. 64 bound the memory.
-    for z, y in zip(noise.split(64), labels.split(64), strict=True):
-        along = (factors[y] * z[:, None, :rank]).sum(2)
-        rows.append((means[y] + along + scales[y] * z[:, rank:]).clamp(-1, 1))
-    return torch.cat([*rows, noise[:0, rank:]])

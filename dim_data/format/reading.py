@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dim_data.format.config import GeneratorConfig
 from dim_data.format.files import CONFIG, WEIGHTS, check_size
-from dim_data.format.weights import stored_as, unpacked_weights
+from dim_data.format.weights import stored_as
 
 __all__ = [
     "read_config",
@@ -132,16 +132,16 @@ def _place(name: str, entry: Any) -> tuple[int, int]:
     return offsets[0], offsets[1]
 
 
-def read_weights(path: Path, config: GeneratorConfig, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of the safetensors file ``path``, which must be exactly those ``expected`` (on the meta device).
 
-    What :func:`~dim_data.format.packed_weights` wrote in 8 or 4 bits comes back as float32.
+    They come as they are stored: :func:`~dim_data.format.unpacked_weights` makes weights of those in 8 or 4 bits.
 
     Raises:
         ValueError: The file is truncated, a tensor is missing, unexpected, of another shape or kind, or not
             finite, or the config asks for too much.
     """
-    total = sum(t.numel() for name, t in expected.items() if name not in ("codes", "soft"))
+    total = sum(t.numel() for t in expected.values() if t.is_floating_point())
     if total > MAX_PARAMETERS:
         raise ValueError(f"{path.with_name(CONFIG)} asks for {total} parameters; the limit is {MAX_PARAMETERS}")
     found = read_header(path)
@@ -164,12 +164,4 @@ def read_weights(path: Path, config: GeneratorConfig, expected: Mapping[str, Ten
     for tensor in stored.values():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise ValueError(f"{path} holds NaN or infinite weights")
-    state = unpacked_weights(stored, expected)
-    if config.source == "codes":
-        counts = state["counts"]
-        # Each is bounded too: their sum may overflow.
-        if int(counts.min()) < 1 or int(counts.max()) > config.codes or int(counts.sum()) != config.codes:
-            raise ValueError(f"{path}: 'counts' must be positive and sum to {config.codes}, the number of codes")
-    if "soft" in state and not bool(state["soft"].any(1).all()):
-        raise ValueError(f"{path}: a row of 'soft' gives no class any probability")
-    return state
+    return stored

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dim_data.format.latents import pack, packed_width, unpack
 
-__all__ = ["FOUR_BIT_TOP", "packed_weights", "stored_as", "unpacked_weights"]
+__all__ = ["FOUR_BIT_TOP", "kept_weights", "packed_weights", "stored_as", "unpacked_weights"]
 
 SCALE = ".scale"
 FOUR_BIT_TOP = 7
@@ -88,3 +88,20 @@ def unpacked_weights(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor
             tensor = tensor.float() * _along(scale, tensor)
         state[name] = tensor
     return state
+
+
+def kept_weights(state: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state as it is written when nobody asks for a format: what has not changed since it was read as it was read.
+
+    So the bits of a file survive reading and writing, whatever its format. All else is written in float16.
+
+    Args:
+        state: The tensors as they are now.
+        stored: What of them was read from a file, as it was stored.
+    """
+    written = packed_weights(state, torch.float16)
+    same = {name: tensor for name, tensor in state.items() if name in stored and tensor.is_floating_point()}
+    for name, read in unpacked_weights(stored, same).items():
+        if read.shape == same[name].shape and torch.equal(read.to(same[name].dtype), same[name].cpu()):
+            written |= {key: stored[key] for key in (name, name + SCALE) if key in stored}
+    return written

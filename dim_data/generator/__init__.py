@@ -1,7 +1,10 @@
 """The waist: a generator, between those who make one and those who train on it.
 
-* ``model``: :class:`Generator`, from (labels, serials, seed) to pictures. Begin here.
-* ``names``: where a source is: a folder, a bundled name, a Hub id.
+* ``model``: :class:`Generator`, the artifact, saved and loaded. Begin here.
+* ``painting``: from (labels, serials, seed) to pictures, by way of latents and a decoder.
+* ``sources``: where latents come from, one file for each kind: a new kind goes there.
+* ``deriving``: other latents for the same decoder. ``storing``: weights in a file and back, bit for bit.
+* ``names``: where a generator is: a folder, a bundled name, a Hub id.
 * ``draws``: random numbers that are pure functions of integers. ``labelling``: soft labels.
 * ``facts``, ``grids``: what to say and show of a generator.
 

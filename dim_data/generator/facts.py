@@ -22,6 +22,7 @@ def describe(generator: Generator, folder: Path) -> dict[str, Any]:
         "source": config.source,
         "codes": config.codes,
         "rank": config.rank,
+        "latents": generator.source.summary,
         "soft_labels": config.soft_labels,
         "parameters": sum(p.numel() for p in generator.parameters()),
         "bytes": (folder / WEIGHTS).stat().st_size,

@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from dim_data.format import write_atomically
-from dim_data.images import ImageSpec
+from dim_data.generator.painting import Painter
 
 __all__ = ["sample_grid", "sample_png", "save_grid"]
-
-
-class Painter(Protocol):
-    """What paints labelled pictures: a :class:`~dim_data.generator.Generator`."""
-
-    @property
-    def spec(self) -> ImageSpec:
-        """The images it makes."""
-
-    def synthesize(self, labels: Tensor, serials: Tensor, seed: int = 0) -> Tensor:
-        """Pictures of classes ``labels`` (B,): uint8 (B, C, H, W)."""
 
 
 def sample_grid(

@@ -20,6 +20,9 @@ def bundled_names() -> list[str]:
 def resolve(source: str | Path, revision: str | None, token: str | bool | None) -> tuple[Path, str | None]:
     """The folder that holds a source's files, and its commit if it came from the Hub.
 
+    A folder counts only if it holds a generator. One that does not, such as ``./cifar10`` with somebody's images,
+    hides neither the bundled name nor the Hub id that it is called like.
+
     Raises:
         FileNotFoundError: It is no folder with both files, no bundled name and no Hub repository.
         TypeError: ``source`` is neither a string nor a path.
@@ -31,19 +34,26 @@ def resolve(source: str | Path, revision: str | None, token: str | bool | None) 
     )
     if not isinstance(source, str | Path):
         raise TypeError(f"{forms}; got {type(source).__name__}")
-    folder = Path(source)
-    if revision is not None and (folder.is_dir() or str(source) in bundled_names()):
+    folder, bundled = Path(source), str(source) in bundled_names()
+    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+    if revision is not None and (not missing or bundled):
         raise ValueError(
             f"revision={revision!r} selects a commit of a Hub repository, but {str(source)!r} is a folder or a bundled "
             f"name here: leave out revision, or call it from a folder that has nothing of that name"
         )
-    if folder.is_dir():
-        missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
-        if missing:
-            raise FileNotFoundError(f"folder {str(folder)!r} has no {' and no '.join(missing)}: {forms}")
+    if not missing:
         return folder, None
-    if str(source) in bundled_names():
+    if bundled and (isinstance(source, str) or not folder.is_dir()):
         return BUNDLED / str(source), None
     if isinstance(source, str) and is_repo_id(source):
-        return pull(source, revision=revision, token=token)
+        try:
+            return pull(source, revision=revision, token=token)
+        except FileNotFoundError as error:
+            if folder.is_dir():
+                raise FileNotFoundError(
+                    f"{error}. The folder of that name has no {' and no '.join(missing)}"
+                ) from error
+            raise
+    if folder.is_dir():
+        raise FileNotFoundError(f"folder {str(folder)!r} has no {' and no '.join(missing)}: {forms}")
     raise FileNotFoundError(f"unknown source {str(source)!r}: {forms}")

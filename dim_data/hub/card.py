@@ -136,7 +136,7 @@ def render_card(
         facts=_table(_facts(config, size, training)),
         accuracy=_accuracy(repo_id, accuracies),
         likeness="The stored codes decode to likenesses of the images it was made from, which may be recognised."
-        if config.source == "codes"
+        if config.codes
         else "It may reproduce images it was made from.",
         licence=f"The generator: {license or 'not stated'}. It is derived from {_plain(title)}, whose licence applies "
         + (f"too: see [its page](https://huggingface.co/datasets/{origin})." if origin else "too."),
@@ -149,7 +149,7 @@ def render_card(
 def _facts(config: GeneratorConfig, size: int, training: Mapping[str, Any]) -> list[tuple[str, str]]:
     spec = config.spec
     more = ", ..." if spec.num_classes > 20 else ""
-    latents = f"{config.codes} stored codes" if config.source == "codes" else "random numbers, new for each picture"
+    latents = f"{config.codes} stored codes" if config.codes else "random numbers, new for each picture"
     facts = [
         ("images", f"{spec.size}x{spec.size}, {'grey' if spec.channels == 1 else 'RGB'}"),
         ("classes", f"{spec.num_classes}: {', '.join(map(_plain, spec.classes[:20]))}{more}"),
@@ -158,7 +158,7 @@ def _facts(config: GeneratorConfig, size: int, training: Mapping[str, Any]) -> l
         ("bytes", str(size)),
     ]
     if config.soft_labels:
-        teacher = "of a teacher, stored with the codes" if config.source == "codes" else "of a teacher inside"
+        teacher = "of a teacher, stored with the codes" if config.codes else "of a teacher inside"
         facts.append(("soft labels", f"{teacher}: `DistilledDataset(..., soft_labels=True)`"))
     if training:
         numbers = [

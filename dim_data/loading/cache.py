@@ -24,7 +24,7 @@ class PictureCache:
     code: 154 MB for 50,000 codes of 32x32 RGB.
 
     Args:
-        generator: Its ``config.source`` is ``"codes"``.
+        generator: One that stores codes.
         shared: Let worker processes, forked or spawned, fill and read one cache together (on the CPU).
 
     Raises:
@@ -33,13 +33,13 @@ class PictureCache:
     """
 
     def __init__(self, generator: Generator, *, shared: bool = False) -> None:
-        if generator.config.source != "codes":
+        if not generator.source.finite:
             raise ValueError(
                 "a cache needs stored codes; this generator is driven by noise, and no picture of it ever comes "
                 "again: leave out cache=True, or freeze one set by DistilledDataset(..., fixed=True)"
             )
         self.generator = generator
-        spec, codes = generator.spec, generator.codes
+        spec, codes = generator.spec, generator.bank.codes
         shape = (len(codes), spec.channels, spec.size, spec.size)
         if shared:
             _check_shared_memory(math.prod(shape) + len(codes))

@@ -146,7 +146,7 @@ class DistilledLoader:
             end = min(start + planned, len(self))
             labels, serials = self._order(epoch, start * size, end * size)
             targets: Tensor = labels.to(self.device)
-            stored = self.generator.config.source == "codes"
+            stored = self.generator.source.finite
             if self.soft_labels and stored:
                 targets = blended(self.generator.soft_labels(labels, serials, self.seed), labels, self.soft_labels)
             rows = self.generator.rows(labels, serials, self.seed) if stored else None

@@ -24,7 +24,7 @@ def image_source(train: Generator | LabelledImages, shown: int, soft_labels: flo
     if isinstance(train, Generator):
         if soft_labels and not train.config.soft_labels:
             raise ValueError("the recipe learns soft labels, and this generator stores none: use 'tuned' or 'muon'")
-        comes_again = train.config.source == "codes" and train.config.codes <= shown
+        comes_again = train.source.finite and len(train.bank) <= shown
         paint = PictureCache(train).synthesize if comes_again else train.synthesize
 
         def draw(y: Tensor, n: Tensor, seed: int) -> tuple[Tensor, Tensor]:

@@ -231,14 +231,14 @@ def test_a_generator_is_shrunk(codes_folder: Path, tmp_path: Path, capsys: pytes
     whole, small, noise = Generator.from_pretrained(codes_folder), tmp_path / "small", tmp_path / "noise"
     assert run("shrink", codes_folder, "--codes", 30, "--seed", 4, "--dtype", "float32", "--out", small) == 0
     size = (small / "model.safetensors").stat().st_size
-    assert capsys.readouterr().out == f"{small}: {size / 1e6:.2f} MB, 30 codes\n"
-    assert torch.equal(Generator.from_pretrained(small).codes, whole.keep_codes(30, seed=4).codes)
+    assert capsys.readouterr().out == f"{small}: {size / 1e6:.2f} MB, codes, 30 stored\n"
+    assert torch.equal(Generator.from_pretrained(small).bank.codes, whole.keep_codes(30, seed=4).bank.codes)
     assert run("shrink", small, "--noise", "--rank", 3, "--out", noise, "--json") == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["source"], facts["rank"], facts["codes"]) == ("noise", 3, 0)
     assert facts["training"] == {"minutes": 3, "derived": "keep_codes(30, seed=4), then forget_codes(rank=3)"}
-    means = whole.keep_codes(30, seed=4).forget_codes(3).means
-    assert torch.allclose(Generator.from_pretrained(noise).means, means, atol=0.02)  # eight bits
+    means = whole.keep_codes(30, seed=4).forget_codes(3).source.means
+    assert torch.allclose(Generator.from_pretrained(noise).source.means, means, atol=0.02)  # eight bits
 
     assert run("shrink", codes_folder, "--out", tmp_path / "same", "--json") == 0
     facts = json.loads(capsys.readouterr().out)

@@ -46,7 +46,9 @@ def test_quantised_latents_are_what_codes_hold() -> None:
     state = parts()
     generator = state.parts["generator"]
     latents = torch.rand(5, *generator.decoder.latent_shape) * 2 - 1
-    torch.testing.assert_close(quantise(latents, generator.code_levels), generator.unpack(generator.pack(latents)))
+    torch.testing.assert_close(
+        quantise(latents, generator.bank.levels), generator.bank.unpack(generator.bank.pack(latents))
+    )
 
 
 @pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 32), (3, 64), (1, 44), (3, 96)])
@@ -74,7 +76,7 @@ def test_a_reconstruction_is_the_decoded_code() -> None:
     generator, encoder = state.parts["generator"], state.parts["encoder"]
     copies = reconstruction(generator, encoder, images, labels)
     assert copies.shape == images.shape
-    latents = generator.unpack(generator.pack(encoder(images)))
+    latents = generator.bank.unpack(generator.bank.pack(encoder(images)))
     torch.testing.assert_close(copies, generator(latents, labels), atol=1e-3, rtol=1e-3)
 
 
@@ -106,12 +108,12 @@ def test_every_image_gets_its_code(device: torch.device) -> None:
     data = DATA.subset(torch.arange(50)).to(device)
     stored = encode_all(generator, encoder, data, device)
     assert stored.config.codes == 50
-    assert stored.counts.tolist() == torch.bincount(data.labels).tolist()
+    assert stored.bank.counts.tolist() == torch.bincount(data.labels).tolist()
     order = data.labels.argsort(stable=True)
 
     def expected(images: Tensor) -> Tensor:
         with torch.no_grad():
-            return generator.pack(encoder(images / 255).float())
+            return generator.bank.pack(encoder(images / 255).float())
 
-    same = (stored.unpack(stored.codes) - generator.unpack(expected(data.images[order]))).abs() < 1e-6
+    same = (stored.bank.unpack(stored.bank.codes) - generator.bank.unpack(expected(data.images[order]))).abs() < 1e-6
     assert same.float().mean() > 0.99

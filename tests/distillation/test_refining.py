@@ -31,7 +31,7 @@ def images(generator: Generator) -> LabelledImages:
     rng = torch.Generator().manual_seed(1)
     labels = torch.arange(30) % 3
     latents = torch.rand(30, *generator.decoder.latent_shape, generator=rng) * 2 - 1
-    painted = generator(generator.unpack(generator.pack(latents)), labels).clamp(0, 1)
+    painted = generator(generator.bank.unpack(generator.bank.pack(latents)), labels).clamp(0, 1)
     return LabelledImages((painted * 255).round().to(torch.uint8), labels, DATA.spec)
 
 
@@ -52,7 +52,7 @@ def pictures(generator: Generator, images: LabelledImages) -> torch.Tensor:
 def test_each_picture_comes_closer_to_its_own_image(
     generator: Generator, images: LabelledImages, classifiers: list[torch.nn.Module]
 ) -> None:
-    codes, weights = generator.codes.clone(), [p.clone() for p in classifiers[0].parameters()]
+    codes, weights = generator.bank.codes.clone(), [p.clone() for p in classifiers[0].parameters()]
     refined = refine_codes(generator, images, classifiers, looks=12, device="cpu")
     wanted = images.images.float() / 255
     first, last = ((pictures(g, images) - wanted).abs().mean((1, 2, 3)) for g in (generator, refined))
@@ -63,7 +63,7 @@ def test_each_picture_comes_closer_to_its_own_image(
         feature_distance(real, classifiers[0].features(pictures(g, images))) for g in (generator, refined)
     )
     assert after_it < 0.8 * before_it
-    assert torch.equal(generator.codes, codes)
+    assert torch.equal(generator.bank.codes, codes)
     assert all(torch.equal(p, q) for p, q in zip(weights, classifiers[0].parameters(), strict=True))
     assert refined.config == generator.config
     assert not refined.training
@@ -76,19 +76,21 @@ def test_codes_stay_on_their_levels(
     generator: Generator, images: LabelledImages, classifiers: list[torch.nn.Module]
 ) -> None:
     refined = refine_codes(generator, images, classifiers, looks=3, device="cpu")
-    assert refined.codes.shape == generator.codes.shape
-    latents = refined.unpack(refined.codes)
+    assert refined.bank.codes.shape == generator.bank.codes.shape
+    latents = refined.bank.unpack(refined.bank.codes)
     assert latents.abs().max() <= 1
-    assert torch.equal(pack(latents, generator.code_levels), refined.codes)
-    assert not torch.equal(refined.codes, generator.codes)
+    assert torch.equal(pack(latents, generator.bank.levels), refined.bank.codes)
+    assert not torch.equal(refined.bank.codes, generator.bank.codes)
 
 
 def test_one_look_changes_a_tenth_of_a_code_by_one_level(
     generator: Generator, images: LabelledImages, classifiers: list[torch.nn.Module]
 ) -> None:
     refined = refine_codes(generator, images, classifiers[:1], looks=1, device="cpu")
-    step = 2 / (generator.code_levels - 1)
-    moved = ((refined.unpack(refined.codes) - generator.unpack(generator.codes)).flatten(1) / step).abs()
+    step = 2 / (generator.bank.levels - 1)
+    moved = (
+        (refined.bank.unpack(refined.bank.codes) - generator.bank.unpack(generator.bank.codes)).flatten(1) / step
+    ).abs()
     torch.testing.assert_close(moved, moved.round(), atol=1e-4, rtol=0)
     assert moved.max() < 1.5
     assert (moved.round().sum(1) - 0.1 * moved.shape[1]).abs().max() <= 1
@@ -96,11 +98,11 @@ def test_one_look_changes_a_tenth_of_a_code_by_one_level(
 
 def test_soft_labels_stay(images: LabelledImages, classifiers: list[torch.nn.Module], generator: Generator) -> None:
     given = torch.rand(30, 3, generator=torch.Generator().manual_seed(2))
-    latents = generator.unpack(generator.codes)
-    labels = torch.repeat_interleave(generator.counts)
+    latents = generator.bank.unpack(generator.bank.codes)
+    labels = torch.repeat_interleave(generator.bank.counts)
     soft = generator.store(latents, labels, given / given.sum(1, keepdim=True))
     refined = refine_codes(soft, images, classifiers, looks=1, device="cpu")
-    assert torch.equal(refined.soft, soft.soft)
+    assert torch.equal(refined.bank.soft, soft.bank.soft)
 
 
 def test_progress_is_told(generator: Generator, images: LabelledImages, classifiers: list[torch.nn.Module]) -> None:
@@ -137,24 +139,24 @@ def test_labels_are_what_classifiers_say_of_the_pictures(
 ) -> None:
     source = generator
     if labelled:
-        latents, labels = generator.unpack(generator.codes), torch.repeat_interleave(generator.counts)
+        latents, labels = generator.bank.unpack(generator.bank.codes), torch.repeat_interleave(generator.bank.counts)
         source = generator.store(latents, labels, torch.eye(3)[labels])
     taught = relabel_codes(source, classifiers, temperature=1.5, batch_size=7, device="cpu")
     assert taught.config.soft_labels
     assert not taught.training
-    assert torch.equal(taught.codes, generator.codes)
-    assert torch.equal(taught.counts, generator.counts)
+    assert torch.equal(taught.bank.codes, generator.bank.codes)
+    assert torch.equal(taught.bank.counts, generator.bank.counts)
     shown = generator.spec.normalize(generator.decode(torch.arange(30)).float() / 255)
     views = [shown, shown.flip(-1)] if generator.spec.mirror else [shown]
     with torch.no_grad():
         wanted = torch.stack([(m(view) / 1.5).softmax(1) for m in classifiers for view in views]).mean(0)
-    torch.testing.assert_close(taught.soft.float() / 255, wanted, atol=0.01, rtol=0)
+    torch.testing.assert_close(taught.bank.soft.float() / 255, wanted, atol=0.01, rtol=0)
     assert source.config.soft_labels == labelled
 
 
 def test_a_higher_temperature_makes_labels_less_sure(generator: Generator, classifiers: list[nn.Module]) -> None:
     sure = [
-        relabel_codes(generator, classifiers, temperature=t, device="cpu").soft.float().amax(1).mean().item()
+        relabel_codes(generator, classifiers, temperature=t, device="cpu").bank.soft.float().amax(1).mean().item()
         for t in (0.2, 1.0, 5.0)
     ]
     assert sure[0] > sure[1] > sure[2]

@@ -168,8 +168,8 @@ def test_a_run_end_to_end(name: str, tmp_path: Path, device: torch.device) -> No
     earlier = Generator.from_pretrained(out / "before_matching", device=device)
     assert not torch.equal(earlier.synthesize(labels, serials), pictures)
     if name == "codes":
-        assert result.counts.tolist() == [12, 12, 12]
-        assert earlier.counts.tolist() == [10, 10, 10]
+        assert result.bank.counts.tolist() == [12, 12, 12]
+        assert earlier.bank.counts.tolist() == [10, 10, 10]
 
     lengths = {"pool": sum(config.pool_ages), "reconstruction": 12, "adversarial": 12, "matching": 12, "refining": 18}
     wanted = [(stage, step) for stage in STAGES[name] for step in range(1, lengths[stage] + 1)]
@@ -302,13 +302,13 @@ def test_held_out_images_are_never_trained_on(tmp_path: Path, monkeypatch: pytes
 )
 def test_codes_are_limited_and_stay_balanced(limit: int, counts: list[int], tmp_path: Path) -> None:
     config = settings("codes", max_codes=limit, first_steps=1, matching_steps=1, selections=1)
-    assert distill(DATA, config=config, out=tmp_path).counts.tolist() == counts
+    assert distill(DATA, config=config, out=tmp_path).bank.counts.tolist() == counts
 
 
 def test_every_class_keeps_a_code(tmp_path: Path) -> None:
     few = torch.cat([(DATA.labels == label).nonzero()[:count, 0] for label, count in enumerate((12, 12, 2))])
     config = settings("codes", max_codes=4, first_steps=1, matching_steps=1, selections=1)
-    assert distill(DATA.subset(few), config=config, out=tmp_path).counts.tolist() == [1, 1, 1]
+    assert distill(DATA.subset(few), config=config, out=tmp_path).bank.counts.tolist() == [1, 1, 1]
 
 
 def test_each_stage_has_its_rate(tmp_path: Path) -> None:
@@ -427,7 +427,7 @@ def test_refining_changes_codes_alone(unbroken: Unbroken, tmp_path: Path) -> Non
     plain = distill(DATA, config=settings("refined", refining_looks=0), out=tmp_path)
     refined = Generator.from_pretrained(unbroken("refined") / "generator")
     assert refined.config == plain.config
-    assert not torch.equal(refined.codes, plain.codes)
+    assert not torch.equal(refined.bank.codes, plain.bank.codes)
     for one, other in zip(refined.decoder.parameters(), plain.decoder.parameters(), strict=True):
         assert torch.equal(one, other)
 

@@ -20,8 +20,9 @@ from conftest import TINY, make_generator, make_spec
 from dim_data.format import reading
 from dim_data.format.config import GeneratorConfig
 from dim_data.generator import names
-from dim_data.generator.model import CHUNK, Generator
+from dim_data.generator.model import Generator
 from dim_data.generator.names import bundled_names
+from dim_data.generator.painting import CHUNK
 from dim_data.networks.decoders import ARCHITECTURES, DoublingConv, parse_options
 
 SMALL: dict[str, dict[str, int]] = {"compact": TINY, "dim": {"width": 4}}
@@ -85,7 +86,7 @@ def test_weights_of_eight_bits_are_half_the_size_and_paint_nearly_the_same(tiny:
 @pytest.mark.parametrize("dtype", [torch.int32, "int32"])
 def test_an_unknown_number_format_raises_and_writes_nothing(tiny: Generator, tmp_path: Path, dtype: Any) -> None:
     with pytest.raises(
-        ValueError, match=r"dtype must be torch.float16, bfloat16, int8, float32 or 'int4', got .*int32"
+        ValueError, match=r"dtype must be torch.float16, bfloat16, int8, float32, 'int4' or None, got .*int32"
     ):
         tiny.save_pretrained(tmp_path / "new", dtype=dtype)
     assert not (tmp_path / "new").exists()
@@ -194,13 +195,13 @@ def test_packed_codes_come_back_within_half_a_level(levels: int, size: int) -> N
     options = {**TINY, "code_levels": levels, "code_channels": 3}
     generator = Generator(GeneratorConfig(make_spec(1, size), "compact", "codes", options, codes=3))
     latents = torch.rand(5, *generator.decoder.latent_shape) * 2 - 1
-    packed = generator.pack(latents)
+    packed = generator.bank.pack(latents)
     assert packed.dtype == torch.uint8
-    assert packed.shape[1] == generator.codes.shape[1]
-    back = generator.unpack(packed)
+    assert packed.shape[1] == generator.bank.codes.shape[1]
+    back = generator.bank.unpack(packed)
     assert back.shape == latents.shape
     assert (back - latents).abs().max() <= 1 / (levels - 1) + 1e-6
-    assert torch.equal(generator.pack(back), packed)
+    assert torch.equal(generator.bank.pack(back), packed)
 
 
 def test_one_round_shows_every_stored_picture_once(tiny_codes: Generator) -> None:
@@ -217,8 +218,8 @@ def test_one_round_shows_every_stored_picture_once(tiny_codes: Generator) -> Non
 def test_store_sorts_by_class_and_wants_every_class(tiny_codes: Generator) -> None:
     latents = torch.rand(4, *tiny_codes.decoder.latent_shape) * 2 - 1
     stored = tiny_codes.store(latents, torch.tensor([2, 0, 1, 0]))
-    assert stored.counts.tolist() == [2, 1, 1]
-    assert torch.equal(stored.codes, tiny_codes.pack(latents)[[1, 3, 2, 0]])
+    assert stored.bank.counts.tolist() == [2, 1, 1]
+    assert torch.equal(stored.bank.codes, tiny_codes.bank.pack(latents)[[1, 3, 2, 0]])
     for labels in ([0, 0, 1, 1], [0, 1, 2, 3]):
         with pytest.raises(ValueError, match="codes need at least one image of each of the 3 classes"):
             tiny_codes.store(latents, torch.tensor(labels))
@@ -226,30 +227,30 @@ def test_store_sorts_by_class_and_wants_every_class(tiny_codes: Generator) -> No
 
 def test_some_codes_are_kept_of_every_class_its_share(tiny_codes: Generator) -> None:
     uneven = tiny_codes.store(torch.rand(100, *tiny_codes.decoder.latent_shape) * 2 - 1, torch.arange(100) // 49)
-    assert uneven.counts.tolist() == [49, 49, 2]
+    assert uneven.bank.counts.tolist() == [49, 49, 2]
     kept = uneven.keep_codes(30)
-    assert kept.counts.tolist() == [14, 14, 1]
+    assert kept.bank.counts.tolist() == [14, 14, 1]
     assert kept.config == replace(uneven.config, codes=29)
     assert not kept.training
     assert not any(p.requires_grad for p in kept.parameters())
-    banks = zip(kept.codes.split([14, 14, 1]), uneven.codes.split([49, 49, 2]), strict=True)
+    banks = zip(kept.bank.codes.split([14, 14, 1]), uneven.bank.codes.split([49, 49, 2]), strict=True)
     for some, every in banks:
         found = (some[:, None] == every).all(2)
         assert (found.sum(1) == 1).all()
         assert found.sum() == len(some)
     for label in range(3):  # the pictures are those that the whole bank would show first under that seed
-        labels, serials = torch.full((kept.counts[label],), label), torch.arange(int(kept.counts[label]))
+        labels, serials = torch.full((kept.bank.counts[label],), label), torch.arange(int(kept.bank.counts[label]))
         assert torch.equal(kept.decode(torch.arange(29))[kept_rows(kept, label)], uneven.synthesize(labels, serials))
-    assert not torch.equal(uneven.keep_codes(30, seed=1).codes, kept.codes)
-    assert torch.equal(uneven.keep_codes(30).codes, kept.codes)
-    assert uneven.keep_codes(100).codes.shape == uneven.codes.shape
-    assert uneven.keep_codes(3).counts.tolist() == [1, 1, 1]
+    assert not torch.equal(uneven.keep_codes(30, seed=1).bank.codes, kept.bank.codes)
+    assert torch.equal(uneven.keep_codes(30).bank.codes, kept.bank.codes)
+    assert uneven.keep_codes(100).bank.codes.shape == uneven.bank.codes.shape
+    assert uneven.keep_codes(3).bank.counts.tolist() == [1, 1, 1]
 
 
 def kept_rows(generator: Generator, label: int) -> torch.Tensor:
     """Places of a class in the bank."""
-    ends = generator.counts.cumsum(0)
-    return torch.arange(int(ends[label] - generator.counts[label]), int(ends[label]))
+    ends = generator.bank.counts.cumsum(0)
+    return torch.arange(int(ends[label] - generator.bank.counts[label]), int(ends[label]))
 
 
 def test_codes_that_are_not_there_cannot_be_kept(tiny_codes: Generator, tiny_noise: Generator) -> None:
@@ -266,7 +267,7 @@ def test_fewer_codes_are_fewer_bytes(tiny_codes: Generator, tmp_path: Path) -> N
         tiny_codes.keep_codes(60).save_pretrained(tmp_path / "part"),
     )
     saved = (whole / "model.safetensors").stat().st_size - (part / "model.safetensors").stat().st_size
-    assert abs(saved - 60 * tiny_codes.codes.shape[1]) < 64
+    assert abs(saved - 60 * tiny_codes.bank.codes.shape[1]) < 64
     assert Generator.from_pretrained(part).config.codes == 60
 
 
@@ -274,32 +275,35 @@ def test_forgotten_codes_leave_their_mean_and_covariance(tiny_codes: Generator) 
     generator = tiny_codes.forget_codes(rank=10_000)
     size = math.prod(tiny_codes.decoder.latent_shape)
     assert generator.config == replace(tiny_codes.config, source="noise", codes=0, rank=size)
-    codes = tiny_codes.unpack(tiny_codes.codes).flatten(1).split(tiny_codes.counts.tolist())
+    codes = tiny_codes.bank.unpack(tiny_codes.bank.codes).flatten(1).split(tiny_codes.bank.counts.tolist())
     for label, latents in enumerate(codes):
-        torch.testing.assert_close(generator.means[label], latents.mean(0))
-        covariance = generator.factors[label] @ generator.factors[label].T + generator.scales[label].square().diag()
+        torch.testing.assert_close(generator.source.means[label], latents.mean(0))
+        covariance = (
+            generator.source.factors[label] @ generator.source.factors[label].T
+            + generator.source.scales[label].square().diag()
+        )
         torch.testing.assert_close(covariance, torch.cov(latents.T, correction=0), atol=1e-4, rtol=1e-3)
 
 
 def test_a_low_rank_keeps_every_variance_and_the_largest_directions(tiny_codes: Generator) -> None:
     generator = tiny_codes.forget_codes(rank=4)
-    assert generator.factors.shape[2] == 4
-    for label, codes in enumerate(tiny_codes.codes.split(tiny_codes.counts.tolist())):
-        covariance = torch.cov(tiny_codes.unpack(codes).flatten(1).T, correction=0)
-        kept = generator.factors[label].square().sum(1) + generator.scales[label].square()
+    assert generator.source.factors.shape[2] == 4
+    for label, codes in enumerate(tiny_codes.bank.codes.split(tiny_codes.bank.counts.tolist())):
+        covariance = torch.cov(tiny_codes.bank.unpack(codes).flatten(1).T, correction=0)
+        kept = generator.source.factors[label].square().sum(1) + generator.source.scales[label].square()
         torch.testing.assert_close(kept, covariance.diagonal(), atol=1e-4, rtol=1e-3)
         largest = torch.linalg.eigvalsh(covariance)[-4:]
-        torch.testing.assert_close(generator.factors[label].square().sum(0), largest, atol=1e-3, rtol=1e-2)
+        torch.testing.assert_close(generator.source.factors[label].square().sum(0), largest, atol=1e-3, rtol=1e-2)
 
 
 def test_shaped_noise_has_the_distribution_it_was_given(tiny_shaped: Generator) -> None:
     narrow = copy.deepcopy(tiny_shaped)
-    for part in (narrow.means, narrow.factors, narrow.scales):
+    for part in (narrow.source.means, narrow.source.factors, narrow.source.scales):
         part.mul_(0.1)  # far from the ends at -1 and 1
     labels = torch.full((20_000,), 1)
     latents = narrow.latents(labels, torch.arange(20_000)).flatten(1)
-    assert (latents.mean(0) - narrow.means[1]).abs().max() < 0.005
-    covariance = narrow.factors[1] @ narrow.factors[1].T + narrow.scales[1].square().diag()
+    assert (latents.mean(0) - narrow.source.means[1]).abs().max() < 0.005
+    covariance = narrow.source.factors[1] @ narrow.source.factors[1].T + narrow.source.scales[1].square().diag()
     assert (torch.cov(latents.T) - covariance).abs().max() < 0.001
     assert tiny_shaped.latents(labels[:500], torch.arange(500)).abs().max() <= 1
 
@@ -315,7 +319,7 @@ def test_a_single_code_is_remembered_by_its_mean(tiny_codes: Generator) -> None:
     latents = torch.rand(3, *tiny_codes.decoder.latent_shape) * 2 - 1
     stored = tiny_codes.store(latents, torch.arange(3))
     drawn = stored.forget_codes().latents(torch.arange(3), torch.arange(3))
-    torch.testing.assert_close(drawn, stored.unpack(stored.codes), atol=1e-5, rtol=0)
+    torch.testing.assert_close(drawn, stored.bank.unpack(stored.bank.codes), atol=1e-5, rtol=0)
 
 
 def test_noise_cannot_be_decoded_whole(tiny_noise: Generator) -> None:
@@ -577,7 +581,7 @@ def test_a_missing_gpu_raises(codes_folder: Path) -> None:
 
 
 def test_repr_names_what_it_holds(tiny_codes: Generator) -> None:
-    assert re.search(r"'tiny', architecture='compact', source='codes', codes=120", repr(tiny_codes))
+    assert re.search(r"'tiny', architecture='compact', latents='codes, 120 stored'", repr(tiny_codes))
     assert tiny_codes.nbytes > 120 * 96
 
 

@@ -1,0 +1,87 @@
+"""Generators made of another: other latents for the same decoder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from dim_data.format import GeneratorConfig
+from dim_data.generator.painting import Painter
+from dim_data.generator.sources import fit_gaussian
+
+__all__ = ["fresh", "kept_rows", "with_codes", "with_gaussian", "with_some_codes"]
+
+P = TypeVar("P", bound=Painter)
+
+
+def fresh(kind: type[P], config: GeneratorConfig) -> P:
+    """A generator whose fresh weights will be overwritten: torch's random state stays where its user left it."""
+    with torch.random.fork_rng(devices=[]):
+        return kind(config)
+
+
+def _with_decoder_of(generator: P, config: GeneratorConfig) -> P:
+    other = fresh(type(generator), config)
+    other.decoder.load_state_dict(generator.decoder.state_dict())
+    other.stored = {name: tensor for name, tensor in generator.stored.items() if name.startswith("decoder.")}
+    return other
+
+
+@torch.no_grad()
+def with_codes(generator: P, latents: Tensor, labels: Tensor, soft: Tensor | None) -> P:
+    """See :meth:`Generator.store <dim_data.generator.Generator.store>`."""
+    counts = torch.bincount(labels, minlength=generator.spec.num_classes)
+    if len(counts) != generator.spec.num_classes or not bool((counts > 0).all()):
+        raise ValueError(f"codes need at least one image of each of the {generator.spec.num_classes} classes")
+    other = _with_decoder_of(generator, replace(generator.config, codes=len(labels), soft_labels=soft is not None))
+    order, bank = labels.argsort(stable=True), other.bank
+    bank.codes.copy_(bank.pack(latents)[order])
+    if soft is not None:
+        bank.soft.copy_((soft[order] * 255).round())
+    bank.counts.copy_(counts)
+    return other
+
+
+@torch.no_grad()
+def with_gaussian(generator: P, rank: int, teacher: nn.Module | None) -> P:
+    """See :meth:`Generator.forget_codes <dim_data.generator.Generator.forget_codes>`."""
+    if not generator.source.finite:
+        raise ValueError("there are no codes to forget: this generator is driven by noise already")
+    if rank < 1:
+        raise ValueError(f"rank must be at least 1, got {rank}")
+    bank = generator.bank
+    rank, soft = min(rank, bank.size), teacher is not None
+    config = replace(generator.config, source="noise", codes=0, rank=rank, soft_labels=soft)
+    other = _with_decoder_of(generator, config)
+    if teacher is not None:
+        try:
+            other.teacher.load_state_dict(teacher.state_dict())
+        except RuntimeError as error:
+            raise ValueError(f"the teacher must be a ConvNet(spec) of the generator's spec: {error}") from error
+    gaussian = other.source.state_dict(keep_vars=True)
+    for label, codes in enumerate(bank.codes.cpu().split(bank.counts.tolist())):
+        fitted = fit_gaussian(bank.unpack(codes).flatten(1), rank)
+        gaussian["means"][label], gaussian["factors"][label], gaussian["scales"][label] = fitted
+    return other.requires_grad_(False).eval().to(bank.codes.device)
+
+
+@torch.no_grad()
+def with_some_codes(generator: P, count: int, seed: int, soft_labels: bool) -> P:
+    """See :meth:`Generator.keep_codes <dim_data.generator.Generator.keep_codes>`."""
+    rows, bank = kept_rows(generator, count, seed), generator.bank
+    soft = bank.soft[rows].float() / 255 if soft_labels and generator.config.soft_labels else None
+    kept = with_codes(generator, bank.unpack(bank.codes[rows]), bank.labels[rows], soft)
+    return kept.requires_grad_(False).eval().to(bank.codes.device)
+
+
+def kept_rows(generator: Painter, count: int, seed: int) -> Tensor:
+    """See :meth:`Generator.kept_rows <dim_data.generator.Generator.kept_rows>`."""
+    bank = generator.bank
+    if not generator.spec.num_classes <= count <= len(bank):
+        raise ValueError(f"count must be in [{generator.spec.num_classes}, {len(bank)}], got {count}")
+    shares = (bank.counts * count // len(bank)).clamp(min=1)
+    labels = torch.repeat_interleave(shares)
+    return bank.rows(labels, torch.cat([torch.arange(n) for n in shares.tolist()]).to(labels), seed)

@@ -1,0 +1,201 @@
+"""Painting: a source of latents and a decoder that turns them into labelled pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from dim_data.format import GeneratorConfig
+from dim_data.generator.labelling import opinion
+from dim_data.generator.sources import SOURCES, LatentSource, StoredCodes
+from dim_data.images import ImageSpec
+from dim_data.networks import ARCHITECTURES, ConvNet, autocast, parse_options
+
+__all__ = ["CHUNK", "Painter"]
+
+CHUNK = {"cpu": 16, "cuda": 512}
+"""Images in one forward pass of :meth:`Painter.synthesize`, by device. Kernels may round differently for
+different batch shapes, so the shape is always this one: a sample cannot depend on the batch it came in."""
+
+
+class Painter(nn.Module):
+    """What :class:`~dim_data.generator.Generator` is when it paints.
+
+    Args:
+        config: What to build; weights are freshly initialised.
+
+    Attributes:
+        config: The :class:`~dim_data.format.GeneratorConfig`.
+        source: Where latents come from.
+        decoder: The network, ``(latents, labels)`` to images in [-1, 1].
+        teacher: Where soft labels are not stored: the classifier that gives them.
+        stored: The weights as they lay in the file it was loaded from, by the file's names; empty if there was none.
+    """
+
+    source: LatentSource
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stored: dict[str, Tensor] = {}
+        architecture, kind = ARCHITECTURES[config.architecture], SOURCES[config.kind]
+        options = parse_options(config.architecture, config.options)
+        decoder = architecture.decoder(config.spec, options, kind.decoder_input)  # type: ignore[arg-type]
+        self.decoder = decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.source = kind(config, decoder.latent_shape)
+        if config.soft_labels and not kind.finite:
+            self.teacher = ConvNet(config.spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def spec(self) -> ImageSpec:
+        """The images it makes."""
+        return self.config.spec
+
+    @property
+    def bank(self) -> StoredCodes:
+        """Its source, where that is a bank of stored codes.
+
+        Raises:
+            ValueError: The generator is driven by noise and stores nothing.
+        """
+        if not isinstance(self.source, StoredCodes):
+            raise ValueError("only a generator with stored codes has a bank of them; this one draws noise")
+        return self.source
+
+    # Latents -----------------------------------------------------------------------------------------
+
+    def latents(self, labels: Tensor, serials: Tensor, seed: int = 0) -> Tensor:
+        """The latents of the ``serials``-th images of classes ``labels`` under ``seed``.
+
+        A pure function of its arguments. With stored codes, ``counts[label]`` successive serials visit every
+        code of a class once, in an order that is new in each round.
+
+        Args:
+            labels: int64 (B,), class of each image.
+            serials: int64 (B,), non-negative; which image of that class.
+            seed: Any int.
+
+        Returns:
+            float32 (B, *latent_shape).
+        """
+        return self.source.latents(labels, serials, seed)
+
+    def rows(self, labels: Tensor, serials: Tensor, seed: int = 0) -> Tensor:
+        """Places in the bank of codes, which is sorted by class: int64 (B,), on the generator's device.
+
+        Worked out where ``labels`` are. For many at once that is best the CPU: a GPU would have to be waited for.
+
+        Args:
+            labels: int64 (B,), each in [0, num_classes).
+            serials: int64 (B,), non-negative; see :meth:`latents`.
+            seed: Any int.
+
+        Raises:
+            ValueError: The generator is driven by noise and stores nothing.
+        """
+        return self.bank.rows(labels, serials, seed)
+
+    def soft_labels(self, labels: Tensor, serials: Tensor, seed: int = 0, pictures: Tensor | None = None) -> Tensor:
+        """What the teacher says of the pictures that :meth:`synthesize` paints for these arguments.
+
+        With noise the teacher looks at each picture, and at its mirror image where ``spec.mirror`` allows: the
+        mean of both. Like the pictures, its answers are bit-equal on one device however they are batched.
+
+        Args:
+            labels: int64 (B,), each in [0, num_classes).
+            serials: int64 (B,), non-negative; see :meth:`latents`.
+            seed: Any int.
+            pictures: uint8 (B, C, H, W): those pictures, where they are at hand; else a teacher has them painted.
+
+        Returns:
+            float32 (B, num_classes): probabilities, each row summing to 1; those stored, in steps of 1/255.
+
+        Raises:
+            IndexError: A label is outside [0, num_classes).
+            ValueError: The generator stores no soft labels.
+        """
+        if not self.config.soft_labels:
+            raise ValueError("this generator stores no soft labels")
+        self.check_labels(labels)
+        if self.source.finite:
+            return self.bank.opinions(self.rows(labels, serials, seed))
+        pictures = self.synthesize(labels, serials, seed) if pictures is None else pictures
+        return self._in_chunks(lambda batch: opinion([self.teacher], batch, self.spec), pictures)
+
+    # Images ------------------------------------------------------------------------------------------
+
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Decode latents (B, *latent_shape) and labels (B,) to images (B, C, H, W), near [0, 1]; trainable."""
+        return self.decoder(latents, labels) / 2 + 0.5
+
+    def sample(self, labels: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        """Images of classes ``labels`` (B,) from latents that ``rng`` chooses, float (B, C, H, W); trainable."""
+        serials = torch.randint(1 << 40, labels.shape, generator=rng).to(labels.device)
+        return self(self.latents(labels, serials, seed=0), labels)
+
+    @torch.no_grad()
+    def synthesize(self, labels: Tensor, serials: Tensor, seed: int = 0) -> Tensor:
+        """The ``serials``-th images of classes ``labels`` under ``seed``, as uint8.
+
+        Bit-equal on one device for equal arguments, however they are batched: the network always runs on
+        :data:`CHUNK` images at once, the last chunk filled up. Runs in :func:`dim_data.networks.fast_dtype`.
+
+        Args:
+            labels: int64 (B,) on any device, each in [0, num_classes).
+            serials: int64 (B,), non-negative; see :meth:`latents`.
+            seed: Any int.
+
+        Returns:
+            uint8 (B, C, H, W) on the generator's device, un-normalised.
+
+        Raises:
+            IndexError: A label is outside [0, num_classes).
+        """
+        labels = self.check_labels(labels)
+        return self._render(self.latents(labels, serials.to(labels.device), seed), labels)
+
+    def check_labels(self, labels: Tensor) -> Tensor:
+        """``labels`` on the generator's device; ``IndexError`` if one is outside [0, num_classes)."""
+        if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < self.spec.num_classes):
+            raise IndexError(f"labels must lie in [0, {self.spec.num_classes}), got up to {int(labels.max())}")
+        return labels.to(next(self.decoder.parameters()).device)
+
+    def _render(self, latents: Tensor, labels: Tensor) -> Tensor:
+        def paint(latents: Tensor, labels: Tensor) -> Tensor:
+            if latents.ndim == 4:
+                latents = latents.contiguous(memory_format=torch.channels_last)
+            return (self(latents, labels).float().clamp(0, 1) * 255).round().to(torch.uint8)
+
+        return self._in_chunks(paint, latents, labels)
+
+    @torch.no_grad()
+    def _in_chunks(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """``function`` of ``inputs`` (B, ...), always :data:`CHUNK` rows at once, zeros at the end, in eval mode."""
+        device, count = inputs[0].device, len(inputs[0])
+        chunk = CHUNK.get(device.type, 128)
+        inputs = tuple(torch.cat([x, x.new_zeros(-count % chunk or chunk * (not count), *x.shape[1:])]) for x in inputs)
+        training = self.training
+        self.eval()
+        try:
+            with autocast(device):
+                parts = zip(*(x.split(chunk) for x in inputs), strict=True)
+                return torch.cat([function(*part) for part in parts])[:count]
+        finally:
+            self.train(training)
+
+    def decode(self, rows: Tensor, batch_size: int = 1024) -> Tensor:
+        """The pictures of stored codes, uint8 (B, C, H, W), on the generator's device.
+
+        Args:
+            rows: int64 (B,), places in the bank of codes, which is sorted by class.
+            batch_size: Codes unpacked at once.
+
+        Raises:
+            ValueError: The generator is driven by noise and stores nothing.
+        """
+        bank = self.bank
+        rows = rows.to(bank.codes.device)
+        parts = zip(bank.codes[rows].split(batch_size), bank.labels[rows].split(batch_size), strict=True)
+        return torch.cat([self._render(bank.unpack(codes), y) for codes, y in parts])

@@ -1,0 +1,89 @@
+"""A generator's weights in a file and back: every name, and every bit, as it was."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dim_data.format import (
+    CONFIG,
+    WEIGHTS,
+    kept_weights,
+    packed_weights,
+    read_config,
+    read_weights,
+    round_layers,
+    unpacked_weights,
+    write_atomically,
+)
+from dim_data.generator.deriving import fresh
+from dim_data.generator.painting import Painter
+
+__all__ = ["WeightFormat", "load", "save"]
+
+P = TypeVar("P", bound=Painter)
+WeightFormat = torch.dtype | Literal["int4"]
+FORMATS = (torch.float16, torch.bfloat16, torch.int8, torch.float32, "int4")
+
+
+def _named(generator: Painter) -> dict[str, Tensor]:
+    """The tensors of a generator as files call them: those of its source by their own names."""
+    return {name.removeprefix("source."): tensor for name, tensor in generator.state_dict().items()}
+
+
+def save(generator: Painter, folder: Path, dtype: WeightFormat | None) -> None:
+    """See :meth:`Generator.save_pretrained <dim_data.generator.Generator.save_pretrained>`."""
+    if dtype is not None and dtype not in FORMATS:
+        raise ValueError(f"dtype must be torch.float16, bfloat16, int8, float32, 'int4' or None, got {dtype!r}")
+    folder.mkdir(parents=True, exist_ok=True)
+    if dtype is None:
+        tensors = kept_weights(_named(generator), generator.stored)
+    elif isinstance(dtype, torch.dtype):
+        tensors = packed_weights(_named(generator), dtype)
+    else:
+        tensors = _in_four_bits(generator)
+    write_atomically(folder / WEIGHTS, lambda path: save_file(tensors, path, {"format": "pt"}))
+    text = json.dumps(generator.config.to_dict(), indent=2) + "\n"
+    write_atomically(folder / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+@torch.no_grad()
+def _in_four_bits(generator: Painter) -> dict[str, Tensor]:
+    """The tensors to write, layers rounded to do well on the first 256 pictures."""
+    other, classes = copy.deepcopy(generator).cpu().eval(), generator.spec.num_classes
+    labels, serials = torch.arange(256) % classes, torch.arange(256) // classes
+    batches = list(zip(other.latents(labels, serials).split(8), labels.split(8), strict=True))
+    scales = {f"decoder.{name}": s for name, s in round_layers(other.decoder, batches).items()}
+    if hasattr(other, "teacher"):
+        seen = [(other.spec.normalize(other(*batch).clamp(0, 1)),) for batch in batches]
+        scales |= {f"teacher.{name}": s for name, s in round_layers(other.teacher, seen).items()}
+    return packed_weights(_named(other), torch.int8, scales)
+
+
+def load(kind: type[P], folder: Path) -> P:
+    """The generator whose files are in ``folder``, in eval mode, without gradients, on the CPU.
+
+    Raises:
+        ValueError: The config or the weights are not those of a generator this library can build.
+    """
+    config = read_config(folder / CONFIG)
+    with torch.device("meta"):
+        expected = _named(kind(config))
+    stored = read_weights(folder / WEIGHTS, expected)
+    read = unpacked_weights(stored, expected)
+    generator = fresh(kind, config)
+    generator.load_state_dict({name: read[name.removeprefix("source.")] for name in generator.state_dict()})
+    try:
+        generator.source.check()
+    except ValueError as error:
+        raise ValueError(f"{folder / WEIGHTS}: {error}") from error
+    generator.stored = {
+        name: tensor for name, tensor in stored.items() if expected.get(name, tensor).is_floating_point()
+    }
+    return generator.requires_grad_(False).eval()

@@ -1,0 +1,95 @@
+"""A generator that is saved again is the same generator: the same bits, the same pictures."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from conftest import make_generator, make_spec
+from dim_data import Generator, GeneratorConfig
+from dim_data.cli import main
+
+FORMATS = [torch.float16, torch.bfloat16, torch.int8, torch.float32, "int4"]
+
+
+def pictures(generator: Generator) -> torch.Tensor:
+    labels = torch.arange(30) % generator.spec.num_classes
+    return generator.synthesize(labels, torch.arange(30) // generator.spec.num_classes, seed=5)
+
+
+@pytest.fixture(scope="module")
+def wide() -> Generator:
+    """Wide enough that ``int4`` finds layers to round."""
+    options = {"width": 40, "top_width": 8, "blocks": 1}
+    return make_generator(GeneratorConfig(make_spec(3, 32), "compact", "codes", options, codes=30))
+
+
+@pytest.mark.parametrize("dtype", FORMATS, ids=str)
+@pytest.mark.parametrize("kind", ["codes", "gaussian"])
+def test_saved_again_is_the_same_file(dtype: torch.dtype | str, kind: str, wide: Generator, tmp_path: Path) -> None:
+    generator = wide if kind == "codes" else wide.forget_codes(4)
+    first = generator.save_pretrained(tmp_path / "first", dtype=dtype)
+    loaded = Generator.from_pretrained(first)
+    second = loaded.save_pretrained(tmp_path / "second")
+    then, now = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
+    assert then.keys() == now.keys()
+    assert all(then[name].dtype == now[name].dtype and torch.equal(then[name], now[name]) for name in then)
+    assert torch.equal(pictures(Generator.from_pretrained(second)), pictures(loaded))
+
+
+def test_another_process_paints_the_same_from_what_was_saved_again(wide: Generator, tmp_path: Path) -> None:
+    loaded = Generator.from_pretrained(wide.save_pretrained(tmp_path / "first", dtype="int4"))
+    loaded.save_pretrained(tmp_path / "second")
+    code = (
+        "import sys, torch; torch.set_num_threads(1); from dim_data import Generator\n"
+        "y = torch.arange(30) % 3\n"
+        "print(bytes(Generator.from_pretrained(sys.argv[1]).synthesize(y, torch.arange(30) // 3, 5).numpy()).hex())"
+    )
+    run = subprocess.run([sys.executable, "-c", code, tmp_path / "second"], capture_output=True, text=True, check=True)
+    assert bytes.fromhex(run.stdout) == bytes(pictures(loaded).numpy())
+
+
+def test_fewer_codes_leave_the_decoder_as_it_was_stored(wide: Generator, tmp_path: Path) -> None:
+    first = wide.save_pretrained(tmp_path / "first", dtype="int4")
+    few = Generator.from_pretrained(first).keep_codes(9).save_pretrained(tmp_path / "few")
+    then, now = load_file(first / "model.safetensors"), load_file(few / "model.safetensors")
+    decoder = [name for name in then if name.startswith("decoder.")]
+    assert any(then[name].dtype == torch.uint8 for name in decoder)
+    assert all(torch.equal(then[name], now[name]) for name in decoder)
+
+
+def test_forgotten_codes_leave_the_decoder_as_it_was_stored(wide: Generator, tmp_path: Path) -> None:
+    first = wide.save_pretrained(tmp_path / "first", dtype=torch.int8)
+    noise = Generator.from_pretrained(first).forget_codes(4).save_pretrained(tmp_path / "noise")
+    then, now = load_file(first / "model.safetensors"), load_file(noise / "model.safetensors")
+    assert all(torch.equal(then[name], now[name]) for name in then if name.startswith("decoder."))
+    assert now["means"].dtype == torch.float16
+
+
+def test_what_has_changed_is_written_in_float16(wide: Generator, tmp_path: Path) -> None:
+    loaded = Generator.from_pretrained(wide.save_pretrained(tmp_path / "first", dtype=torch.int8))
+    changed = "decoder.body.0.weight"
+    loaded.get_parameter(changed).mul_(1.01)
+    now = load_file(loaded.save_pretrained(tmp_path / "second") / "model.safetensors")
+    assert now[changed].dtype == torch.float16
+    assert f"{changed}.scale" not in now
+    assert now["decoder.body.1.first.weight"].dtype == torch.int8
+    again = Generator.from_pretrained(tmp_path / "second")
+    torch.testing.assert_close(again.get_parameter(changed), loaded.get_parameter(changed), atol=1e-3, rtol=1e-3)
+
+
+def test_a_new_generator_is_written_in_float16(wide: Generator, tmp_path: Path) -> None:
+    now = load_file(wide.save_pretrained(tmp_path) / "model.safetensors")
+    assert {tensor.dtype for name, tensor in now.items() if name.startswith("decoder.")} == {torch.float16}
+
+
+def test_the_command_shrinks_codes_and_keeps_the_decoder(wide: Generator, tmp_path: Path) -> None:
+    first = wide.save_pretrained(tmp_path / "first", dtype="int4")
+    assert main(["shrink", str(first), "--codes", "9", "--out", str(tmp_path / "few")]) == 0
+    then, now = load_file(first / "model.safetensors"), load_file(tmp_path / "few" / "model.safetensors")
+    assert all(torch.equal(then[name], now[name]) for name in then if name.startswith("decoder."))
