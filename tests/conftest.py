@@ -122,6 +122,12 @@ def tiny_shaped(tiny_codes: Generator) -> Generator:
     return tiny_codes.forget_codes(rank=8)
 
 
+@pytest.fixture(scope="session")
+def tiny_prior(tiny_codes: Generator) -> Generator:
+    """The same without its codes: noise, through a prior of three clusters."""
+    return tiny_codes.with_prior(make_prior(tiny_codes.decoder.latent_shape, tiny_codes.bank.levels, 3))
+
+
 @pytest.fixture
 def noise_folder(tiny_noise: Generator, tmp_path: Path) -> Path:
     return tiny_noise.save_pretrained(tmp_path / "noise", dtype=torch.float32)
