@@ -140,8 +140,7 @@ def fit_prior(
     """
     prior, optimiser, average, best = (state.parts[name] for name in ("prior", "optimiser", "average", "best"))
     steps = prior_steps(len(train), config)
-    every = max(1, steps // config.looks)
-    every -= every % 10 if every > 10 else 0  # runs log each tenth step
+    every = max(10, steps // config.looks // 10 * 10)  # runs log each tenth step
     size = config.batch_size
 
     def loss_of(tokens: Tensor, labels: Tensor, clusters: Tensor, kinds: Tensor, told: Tensor, masks: Tensor) -> Tensor:

@@ -158,7 +158,7 @@ def test_a_prior_goes_with_plain_noise_and_a_decoder_of_codes(tiny_prior: Genera
     values = {"spec": tiny_prior.spec, "options": TINY, "source": "noise", "prior": PriorConfig(), **changes}
     with pytest.raises(ValueError, match="a prior turns plain noise into codes: it takes"):
         GeneratorConfig(**values)
-    with pytest.raises(TypeError, match="GeneratorConfig.prior must be a PriorConfig or None, got 3"):
+    with pytest.raises(TypeError, match=r"GeneratorConfig\.prior must be a PriorConfig or None, got 3"):
         GeneratorConfig(tiny_prior.spec, prior=3)  # type: ignore[arg-type]
 
 
