@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from dim_data.format import (
     CONFIG,
@@ -59,8 +59,9 @@ def _in_four_bits(generator: Painter) -> dict[str, Tensor]:
     other, classes = copy.deepcopy(generator).cpu().eval(), generator.spec.num_classes
     labels, serials = torch.arange(256) % classes, torch.arange(256) // classes
     latents = other.latents(labels, serials)
-    batches = list(zip(latents.split(8), labels.split(8), strict=True))
-    networks = {"decoder": (other.decoder, batches), **other.source.networks(latents, labels)}
+    batches: list[tuple[Tensor, ...]] = list(zip(latents.split(8), labels.split(8), strict=True))
+    networks: dict[str, tuple[nn.Module, list[tuple[Tensor, ...]]]] = {"decoder": (other.decoder, batches)}
+    networks |= other.source.networks(latents, labels)
     scales = {
         f"{name}.{layer}": s for name, (net, seen) in networks.items() for layer, s in round_layers(net, seen).items()
     }

@@ -134,7 +134,7 @@ class TokenPrior(nn.Module):
     real: Tensor
     earlier: Tensor
 
-    def __init__(self, config: PriorConfig, shape: tuple[int, int, int], levels: int, classes: int) -> None:
+    def __init__(self, config: PriorConfig, shape: tuple[int, ...], levels: int, classes: int) -> None:
         super().__init__()
         channels, base, _ = shape
         self.config, self.shape, self.levels, self.classes = config, shape, levels, classes

@@ -36,10 +36,9 @@ class LearnedPrior(LatentSource):
 
     def __init__(self, config: GeneratorConfig, latent_shape: tuple[int, ...]) -> None:
         super().__init__(config, latent_shape)
-        channels, base, _ = latent_shape
         levels: int = parse_options(config.architecture, config.options).code_levels  # type: ignore[union-attr]
         size = config.prior or PriorConfig()
-        self.prior = TokenPrior(size, (channels, base, base), levels, config.spec.num_classes)
+        self.prior = TokenPrior(size, latent_shape, levels, config.spec.num_classes)
         self._ahead: dict[Key, Tensor] = {}
         self._ahead_of: Any = None
 
