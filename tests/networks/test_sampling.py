@@ -79,7 +79,9 @@ def test_codes_come_as_often_as_the_model_says(shape: tuple[int, int, int], leve
 
 
 @pytest.mark.parametrize(("shape", "patch"), [((2, 4, 4), 2), ((3, 7, 7), 2), ((1, 4, 4), 1), ((2, 16, 16), 2)])
-def test_step_by_step_the_logits_are_those_of_teacher_forcing(shape: tuple[int, int, int], patch: int) -> None:
+def test_step_by_step_the_logits_are_those_of_teacher_forcing(
+    shape: tuple[int, int, int], patch: int, float32: None
+) -> None:
     # With given noise every number is the argmax of its logits and the noise: another logit would show.
     prior = make_prior(shape, 5, width=64, patch=patch)
     keys = torch.arange(3)
@@ -145,7 +147,7 @@ def test_groups_are_smaller_where_codes_are_large() -> None:
         assert group_rows(TokenPrior(PriorConfig(), (6, 8, 8), 4, 10), torch.device("cuda")) == 2048
 
 
-def test_bfloat16_draws_nearly_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_draws_nearly_the_same(float32: None, monkeypatch: pytest.MonkeyPatch) -> None:
     data = Drawn()
     plain = data.codes(range(40))
     monkeypatch.setattr(sampling, "fast_dtype", lambda device: torch.bfloat16)
