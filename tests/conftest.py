@@ -13,7 +13,7 @@ from dim_data.format.config import GeneratorConfig
 from dim_data.generator.model import Generator
 from dim_data.images.real import LabelledImages
 from dim_data.images.specs import ImageSpec
-from dim_data.networks import compute
+from dim_data.networks import PriorConfig, TokenPrior, compute
 from dim_data.networks.classifiers import CLASSIFIERS, ConvNet, ResNet
 
 # Compiling a network takes longer than a tiny test; the one test of compilation turns it on again.
@@ -23,6 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 TINY = {"width": 8, "top_width": 4, "blocks": 1}
+SMALL_PRIOR = {"width": 16, "layers": 2, "hidden": 8, "clusters": 3}
 # Not narrower: torch 2.14's gradient of a 1x1 convolution of 4 channels by strides crashes on some AMD processors.
 SMALL_CLASSIFIERS = {"convnet3": partial(ConvNet, width=8), "resnet10": partial(ResNet, blocks=1, width=8)}
 
@@ -82,6 +83,20 @@ def make_generator(config: GeneratorConfig) -> Generator:
     return generator.requires_grad_(False).eval()
 
 
+def make_prior(
+    shape: tuple[int, int, int] = (2, 4, 4), levels: int = 3, classes: int = 2, **options: int
+) -> TokenPrior:
+    """A prior whose weights are scaled up until what it expects is far from even."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        prior = TokenPrior(PriorConfig(**{**SMALL_PRIOR, **options}), shape, levels, classes)
+        with torch.no_grad():
+            for name, p in prior.named_parameters():
+                p.mul_(1 if "norm" in name else 8)
+            prior.last.mul_(0.5)
+    return prior.requires_grad_(False).eval()
+
+
 @pytest.fixture
 def small_classifiers(monkeypatch: pytest.MonkeyPatch) -> None:
     """``convnet3`` with 8 channels in place of 128, and ``resnet10`` with 8 in place of 64."""
@@ -105,6 +120,12 @@ def tiny_codes() -> Generator:
 def tiny_shaped(tiny_codes: Generator) -> Generator:
     """The same without its codes: noise, shaped by a Gaussian for each class."""
     return tiny_codes.forget_codes(rank=8)
+
+
+@pytest.fixture(scope="session")
+def tiny_prior(tiny_codes: Generator) -> Generator:
+    """The same without its codes: noise, through a prior of three clusters."""
+    return tiny_codes.with_prior(make_prior(tiny_codes.decoder.latent_shape, tiny_codes.bank.levels, 3))
 
 
 @pytest.fixture

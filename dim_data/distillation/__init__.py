@@ -3,6 +3,7 @@
 * ``stages``: :func:`distill`, the stages in order. Begin here.
 * ``choices``: each stage's configuration. ``presets``: all of them, and named sets. ``checks``: what they refuse.
 * First ``reconstruction`` or ``adversarial``, then ``matching`` under the classifiers of ``pool``, then ``refining``.
+* ``learning``: a prior, from which codes are drawn for ever. ``likelihood``: its loop. ``clusters``: parts of a class.
 * ``loops``: the training loops' steps. ``candidates``: what would be shipped, and how good it is.
 * ``folders``: a run's folder. ``runs``: what in it survives being killed. ``pictures``: what in it is for people.
 
@@ -16,11 +17,13 @@ from dim_data.distillation.choices import (
     LabelsConfig,
     MatchingConfig,
     PoolConfig,
+    PriorTrainingConfig,
     ReconstructionConfig,
     RefiningConfig,
     SelectionConfig,
 )
 from dim_data.distillation.folders import RESULT
+from dim_data.distillation.learning import learn_prior
 from dim_data.distillation.loops import StageStep
 from dim_data.distillation.presets import PRESETS, DistillConfig
 from dim_data.distillation.refining import refine_codes, relabel_codes
@@ -37,12 +40,14 @@ __all__ = [
     "LabelsConfig",
     "MatchingConfig",
     "PoolConfig",
+    "PriorTrainingConfig",
     "ReconstructionConfig",
     "RefiningConfig",
     "SelectionConfig",
     "StageStep",
     "StoppedError",
     "distill",
+    "learn_prior",
     "refine_codes",
     "relabel_codes",
 ]

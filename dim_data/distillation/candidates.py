@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from dim_data.distillation.folders import CURVES, METRICS, RESULT
+from dim_data.distillation.learning import image_lesson
 from dim_data.distillation.loops import StageStep
 from dim_data.distillation.pictures import decorate, save_curves
 from dim_data.distillation.pool import elders
@@ -21,20 +22,25 @@ from dim_data.distillation.refining import refine
 from dim_data.distillation.runs import Run
 from dim_data.format import SAMPLES, TRAINING_CONFIG, write_atomically
 from dim_data.generator import Generator, opinions, save_grid
-from dim_data.images import LabelledImages, torch_defaults
+from dim_data.images import LabelledImages, permitted, torch_defaults
 from dim_data.protocol import LoopState, evaluate
 
 __all__ = ["draw_pictures", "kept_images", "make_candidate", "score_candidate", "ship_best"]
 
 
 @torch_defaults()
-def make_candidate(state: LoopState, data: LabelledImages, config: DistillConfig, device: torch.device) -> Generator:
-    """The averaged generator as it would be shipped: with the codes of ``data``, or with what remains of them."""
+def make_candidate(
+    state: LoopState, data: LabelledImages, config: DistillConfig, device: torch.device, remembers: bool = False
+) -> Generator:
+    """The averaged generator as it would be shipped: with the codes of ``data``, or with what remains of them.
+
+    One that ``remembers`` has the codes in any case.
+    """
     average: Generator = state.parts["average"].module
     if config.first == "adversarial":
         return average
     stored = encode_all(average, state.parts["average_encoder"].module, data, device)
-    return stored if config.source == "codes" else stored.forget_codes(config.rank)
+    return stored if config.source == "codes" or remembers else stored.forget_codes(config.rank)
 
 
 @torch_defaults()
@@ -72,7 +78,8 @@ def score_candidate(
     some = _some(train, shown, config.seed)
     ipc = max(1, shown // (classes * 100))
     epochs = max(1, shown // (classes * ipc))
-    candidate = make_candidate(state, some, config, device)
+    # What a decoder is worth to a prior that is not there yet, the codes tell better than a Gaussian of them.
+    candidate = make_candidate(state, some, config, device, remembers=config.learns_prior)
     score = evaluate(candidate, held_out, ipc=ipc, epochs=epochs, seeds=(config.seed,), device=device).mean
     run.scores.append({"step": step, "accuracy": score})
     run.log({"stage": "selection", "step": step, "accuracy": score})
@@ -90,16 +97,23 @@ def score_candidate(
 def ship_best(
     run: Run,
     full: LabelledImages,
+    parts: tuple[LabelledImages, LabelledImages],
     device: torch.device,
     on_step: Callable[[StageStep], object] | None,
     should_stop: Callable[[], bool] | None,
 ) -> Generator:
-    """Save the best candidate with every training image's code, refined if so wished, and what describes the run."""
+    """Save the best candidate and what describes the run.
+
+    With codes it has every training image's, refined if so wished; with noise a prior learns from the first of the
+    ``parts`` of the images, and how well is looked at on the second.
+    """
     config, state = run.config, run.states["main"]
     if run.best is not None:
         state.parts["average"].module.load_state_dict(run.best["generator"])
         if run.best["encoder"] is not None:
             state.parts["average_encoder"].module.load_state_dict(run.best["encoder"])
+    if config.learns_prior:
+        return _save(run, _with_prior(run, *parts, device, on_step, should_stop), device)
     kept = kept_images(full, config)
     if config.labels.soft:
         teachers = elders(run.states["pool"], config.pool.ages)
@@ -109,6 +123,40 @@ def ship_best(
         refining = run.add("refining", LoopState({"generator": result.requires_grad_(False).eval()}, config.seed))
         members = elders(run.states["pool"], config.pool.ages)
         run.drive(refine(refining, kept, members, config.refining, device=device), on_step, should_stop)
+    return _save(run, result, device)
+
+
+def _with_prior(
+    run: Run,
+    train: LabelledImages,
+    held_out: LabelledImages,
+    device: torch.device,
+    on_step: Callable[[StageStep], object] | None,
+    should_stop: Callable[[], bool] | None,
+) -> Generator:
+    config, state = run.config, run.states["main"]
+    generator, encoder = (state.parts[name].module for name in ("average", "average_encoder"))
+    taught = config.matching.steps and any(config.pool.ages)
+    watcher = elders(run.states["pool"], config.pool.ages)[0] if taught else None
+    mirror = "flip" in permitted(config.augmentation, train.spec)
+    lesson = image_lesson(
+        generator,
+        encoder,
+        train,
+        held_out,
+        watcher,
+        config.prior,
+        mirror=mirror,
+        seed=config.seed + 3,
+        device=device,
+    )
+    run.add("prior", lesson.state)
+    run.drive(lesson.steps(), on_step, should_stop)
+    result: Generator = generator.with_prior(lesson.result)
+    return result
+
+
+def _save(run: Run, result: Generator, device: torch.device) -> Generator:
     text = json.dumps(_facts(run, device), indent=2) + "\n"
     with run.writing(RESULT):
         folder = result.save_pretrained(run.out / RESULT)
@@ -128,8 +176,19 @@ def _facts(run: Run, device: torch.device) -> dict[str, Any]:
         "images_shown_to_pool": 50 * sum(config.pool.ages) + aged if matching.steps else 0,
         "selection": run.scores,
         "chosen_step": run.best["step"] if run.best else matching.steps,
+        **_prior_facts(run),
         "device": str(device),
         "torch": torch.__version__,
+    }
+
+
+def _prior_facts(run: Run) -> dict[str, Any]:
+    if "prior" not in run.states:
+        return {}
+    state = run.states["prior"]
+    return {
+        "codes_shown_to_prior": state.step * run.config.prior.batch_size,
+        "held_out_bits": round(state.parts["best"].bits, 2),
     }
 
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from dim_data.distillation.checks import check_int, check_names, check_number, is_int
 from dim_data.images import AUGMENTATIONS
-from dim_data.networks import CLASSIFIERS
+from dim_data.networks import CLASSIFIERS, PriorConfig
 
 __all__ = [
     "AdversarialConfig",
     "LabelsConfig",
     "MatchingConfig",
     "PoolConfig",
+    "PriorTrainingConfig",
     "ReconstructionConfig",
     "RefiningConfig",
     "SelectionConfig",
@@ -185,3 +186,50 @@ class RefiningConfig:
     def __post_init__(self) -> None:
         check_int("refining.looks", self.looks, 0)
         check_int("refining.batch_size", self.batch_size, 1)
+
+
+@dataclass(frozen=True)
+class PriorTrainingConfig:
+    """The stage that learns to draw codes: see :mod:`dim_data.networks.priors`.
+
+    Args:
+        epochs: Passes over the codes, at most; 0 leaves it out, and a Gaussian takes its place.
+        batch_size: Codes a step.
+        lr: Peak rate.
+        width: See :class:`~dim_data.networks.PriorConfig`, as those below; 0 chooses by the number of codes.
+        layers: Likewise.
+        hidden: Likewise.
+        clusters: Likewise; they are parts of a class that look alike to the pool.
+        dropout: Share of the channels of each branch left out; ``None`` chooses by the number of codes.
+        corruption: Share of the tokens that the transformer is told wrongly.
+        looks: How often held-out codes are looked at, if training goes on to its end.
+        patience: Looks without improvement after which it ends.
+
+    Raises:
+        ValueError: A field is out of range.
+    """
+
+    epochs: float = 40.0
+    batch_size: int = 128
+    lr: float = 1e-3
+    width: int = 0
+    layers: int = 0
+    hidden: int = 0
+    clusters: int = 0
+    dropout: float | None = None
+    corruption: float = 0.1
+    looks: int = 40
+    patience: int = 6
+
+    def __post_init__(self) -> None:
+        check_number("prior.epochs", self.epochs, "[0, inf)")
+        check_number("prior.lr", self.lr, "(0, 1)")
+        check_number("prior.corruption", self.corruption, "[0, 1)")
+        if self.dropout is not None:
+            check_number("prior.dropout", self.dropout, "[0, 1)")
+        for name in ("batch_size", "looks", "patience"):
+            check_int(f"prior.{name}", getattr(self, name), 1)
+        sizes = {name: getattr(self, name) for name in ("width", "layers", "hidden", "clusters")}
+        for name, value in sizes.items():
+            check_int(f"prior.{name}", value, 0)
+        PriorConfig(**{name: value for name, value in sizes.items() if value})

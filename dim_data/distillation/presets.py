@@ -12,6 +12,7 @@ from dim_data.distillation.choices import (
     LabelsConfig,
     MatchingConfig,
     PoolConfig,
+    PriorTrainingConfig,
     ReconstructionConfig,
     RefiningConfig,
     SelectionConfig,
@@ -30,7 +31,8 @@ class DistillConfig:
         options: The architecture's options.
         source: ``"noise"`` or ``"codes"``.
         max_codes: Codes to store at most, balanced over the classes; 0 stores one for every image.
-        rank: Reconstruction with noise: see :meth:`~dim_data.generator.Generator.forget_codes`.
+        rank: Reconstruction with noise, where no prior is trained (and before it is): see
+            :meth:`~dim_data.generator.Generator.forget_codes`.
         first: The stage before matching: ``"adversarial"`` or ``"reconstruction"``.
         augmentation: Of the real images that encoder and decoder see; flips only where ``spec.mirror`` allows.
         ema: Decay of the averaged weights, which are what is kept.
@@ -42,7 +44,8 @@ class DistillConfig:
         matching: Of the second stage.
         selection: Of the checkpoint that is kept.
         labels: Of what is stored beside the codes.
-        refining: Of the last stage.
+        refining: Of the last stage, if codes are stored.
+        prior: Of the last stage, if noise drives a decoder of codes.
 
     Raises:
         ValueError: A field is out of range, names something unknown, or is set and would not be read.
@@ -65,6 +68,7 @@ class DistillConfig:
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     refining: RefiningConfig = field(default_factory=RefiningConfig)
+    prior: PriorTrainingConfig = field(default_factory=PriorTrainingConfig)
 
     def __post_init__(self) -> None:
         for stage, kind in STAGES.items():
@@ -97,6 +101,14 @@ class DistillConfig:
             raise ValueError(
                 "pool.lifetime and pool.aging_steps are set, and would not be read: first is 'reconstruction'"
             )
+
+        if (self.source, self.first) != ("noise", "reconstruction") and self.prior != PriorTrainingConfig():
+            raise ValueError("prior.* is set, and would not be read: it needs source='noise', first='reconstruction'")
+
+    @property
+    def learns_prior(self) -> bool:
+        """Whether a prior is trained on the codes, in place of which it is then shipped."""
+        return self.source == "noise" and self.first == "reconstruction" and self.prior.epochs > 0
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping that :meth:`from_dict` reads back: one within it for each stage."""
@@ -159,4 +171,5 @@ PRESETS: dict[str, DistillConfig] = {
         matching=MatchingConfig(steps=78_200, batch_size=64, lr=5e-6, logit_weight=0.01),
     ),
 }
-"""``paper`` is the published recipe with its defects mended; ``default`` keeps codes; ``noise`` keeps none."""
+"""``paper`` is the published recipe with its defects mended; ``default`` keeps codes; ``noise`` learns to draw codes
+and keeps none."""

@@ -23,6 +23,7 @@ from dim_data.protocol import LoopState
 __all__ = [
     "Encoder",
     "encode_all",
+    "encode_images",
     "quantise",
     "reconstruct",
     "reconstruction",
@@ -121,13 +122,20 @@ def reconstruct(
 
 
 @torch_defaults(painting=True)
-def encode_all(generator: Generator, encoder: nn.Module, data: LabelledImages, device: torch.device) -> Generator:
-    """``generator`` with the code, and the soft label if any, of every image of ``data`` stored, on ``device``."""
+def encode_images(encoder: nn.Module, images: Tensor, device: torch.device) -> Tensor:
+    """Latents of images uint8 (N, C, H, W), on any device: float32 (N, *latent_shape), on ``device``."""
     encoder.eval()
     latents = []
-    for images in data.images.split(256):
+    for part in images.split(256):
         with autocast(device):
-            batch = (images.to(device).float() / 255).contiguous(memory_format=torch.channels_last)
+            batch = (part.to(device).float() / 255).contiguous(memory_format=torch.channels_last)
             latents.append(encoder(batch).float())
+    return torch.cat(latents)
+
+
+@torch_defaults(painting=True)
+def encode_all(generator: Generator, encoder: nn.Module, data: LabelledImages, device: torch.device) -> Generator:
+    """``generator`` with the code, and the soft label if any, of every image of ``data`` stored, on ``device``."""
+    latents = encode_images(encoder, data.images, device)
     data = data.to(device)
-    return generator.store(torch.cat(latents), data.labels, data.soft).to(device)
+    return generator.store(latents, data.labels, data.soft).to(device)

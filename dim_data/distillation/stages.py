@@ -109,8 +109,9 @@ def distill(
         run = Run(out, config, checkpoint_seconds, deadline)
         run.load()
         train, held_out = full.split(config.holdout, config.seed) if config.holdout else (full, full)
-        _stages(run, generator, train.to(place), held_out, place, on_step, should_stop)
-        result = ship_best(run, full, place, on_step, should_stop)
+        train = train.to(place)
+        _stages(run, generator, train, held_out, place, on_step, should_stop)
+        result = ship_best(run, full, (train, held_out), place, on_step, should_stop)
         with run.writing(RUN):
             write_run(out, identity, finished=True)
         run.forget()

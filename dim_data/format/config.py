@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dim_data.images import ImageSpec
-from dim_data.networks import ARCHITECTURES, parse_options
+from dim_data.networks import ARCHITECTURES, PriorConfig, parse_options
 
 __all__ = ["GeneratorConfig"]
 
@@ -33,6 +33,7 @@ class GeneratorConfig:
             it to the decoder as it is.
         soft_labels: With codes: whether each has a teacher's opinion of its picture stored beside it. With noise:
             whether the teacher itself is stored, a ConvNet-3 that is asked about each picture.
+        prior: With noise: the size of the learned prior that turns it into codes, if there is one.
 
     Raises:
         TypeError: A field has the wrong type.
@@ -47,6 +48,7 @@ class GeneratorConfig:
     sigma: float = 1.0
     rank: int = 0
     soft_labels: bool = False
+    prior: PriorConfig | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.spec, ImageSpec):
@@ -75,12 +77,22 @@ class GeneratorConfig:
             )
         if not isinstance(self.soft_labels, bool):
             raise TypeError(f"GeneratorConfig.soft_labels must be a bool, got {self.soft_labels!r}")
+        if self.prior is not None:
+            if not isinstance(self.prior, PriorConfig):
+                raise TypeError(f"GeneratorConfig.prior must be a PriorConfig or None, got {self.prior!r}")
+            if self.source != "noise" or "codes" not in sources or self.rank or self.sigma != 1:
+                raise ValueError(
+                    f"a prior turns plain noise into codes: it takes an architecture of codes, source='noise', rank=0 "
+                    f"and sigma=1, got {self.architecture!r}, {self.source!r}, {self.rank} and {self.sigma!r}"
+                )
         if not isinstance(self.sigma, float | int) or isinstance(self.sigma, bool) or not 0 < self.sigma <= 10:
             raise ValueError(f"GeneratorConfig.sigma must be in (0, 10], got {self.sigma!r}")
 
     @property
     def kind(self) -> str:
-        """The kind of source that its latents come from: ``"noise"``, ``"gaussian"`` or ``"codes"``."""
+        """The kind of source that its latents come from: ``"noise"``, ``"gaussian"``, ``"prior"`` or ``"codes"``."""
+        if self.prior is not None:
+            return "prior"
         return "gaussian" if self.rank else self.source
 
     def to_dict(self) -> dict[str, Any]:
@@ -88,7 +100,8 @@ class GeneratorConfig:
         return {
             "library": "dim_data",
             "format": FORMAT,
-            **{k: v for k, v in asdict(self).items() if k not in ("spec", "options")},
+            **{k: v for k, v in asdict(self).items() if k not in ("spec", "options", "prior")},
+            **({} if self.prior is None else {"prior": self.prior.to_dict()}),
             "options": dict(self.options),
             "spec": self.spec.to_dict(),
         }
@@ -101,7 +114,9 @@ class GeneratorConfig:
             ValueError: A key is missing or unknown, the format is newer, or a value is out of range.
             TypeError: A value has the wrong type.
         """
-        wanted = {"library", "format", *cls.__dataclass_fields__}
+        wanted = {"library", "format", *cls.__dataclass_fields__} - {"prior"}
+        if isinstance(values, Mapping) and "prior" in values:  # where there is none, it is not named
+            wanted.add("prior")
         if not isinstance(values, Mapping) or set(values) != wanted:
             found = sorted(map(str, values)) if isinstance(values, Mapping) else type(values).__name__
             raise ValueError(f"a generator config has the keys {sorted(wanted)}, got {found}")
@@ -111,4 +126,6 @@ class GeneratorConfig:
                 f"this version of dim_data reads format {FORMAT}: pip install --upgrade dim-data"
             )
         rest = {k: v for k, v in values.items() if k not in ("library", "format", "spec")}
+        if "prior" in rest:
+            rest["prior"] = PriorConfig.from_dict(rest["prior"])
         return cls(spec=ImageSpec.from_dict(values["spec"]), **rest)

@@ -59,7 +59,8 @@ def _moments(layer: nn.Conv2d | nn.Linear, network: nn.Module, batches: Sequence
                 rows = F.interpolate(rows, scale_factor=2.0)
             padding = 0 if isinstance(layer.padding, str) else layer.padding  # no network here pads by name
             patches = F.unfold(rows.contiguous(), layer.kernel_size, layer.dilation, padding, layer.stride)
-            rows = patches.transpose(1, 2).flatten(0, 1)
+            rows = patches.transpose(1, 2)
+        rows = rows.flatten(0, -2)
         rows = rows[torch.randperm(len(rows), generator=rng)[:PATCHES]]
         total = total + (rows.T @ rows).double()
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from dim_data.format import GeneratorConfig
 from dim_data.generator.painting import Painter
 from dim_data.generator.sources import fit_gaussian
+from dim_data.networks import TokenPrior
 
-__all__ = ["fresh", "kept_rows", "with_codes", "with_gaussian", "with_rows"]
+__all__ = ["fresh", "kept_rows", "with_codes", "with_gaussian", "with_prior", "with_rows"]
 
 P = TypeVar("P", bound=Painter)
 
@@ -56,16 +57,42 @@ def with_gaussian(generator: P, rank: int, teacher: nn.Module | None) -> P:
     rank, soft = min(rank, bank.size), teacher is not None
     config = replace(generator.config, source="noise", codes=0, rank=rank, soft_labels=soft)
     other = _with_decoder_of(generator, config)
-    if teacher is not None:
-        try:
-            other.teacher.load_state_dict(teacher.state_dict())
-        except RuntimeError as error:
-            raise ValueError(f"the teacher must be a ConvNet(spec) of the generator's spec: {error}") from error
+    _teach(other, teacher)
     gaussian = other.source.state_dict(keep_vars=True)
     for label, codes in enumerate(bank.codes.cpu().split(bank.counts.tolist())):
         fitted = fit_gaussian(bank.unpack(codes).flatten(1), rank)
         gaussian["means"][label], gaussian["factors"][label], gaussian["scales"][label] = fitted
     return other.requires_grad_(False).eval().to(bank.codes.device)
+
+
+@torch.no_grad()
+def with_prior(generator: P, prior: TokenPrior, teacher: nn.Module | None) -> P:
+    """See :meth:`Generator.with_prior <dim_data.generator.Generator.with_prior>`."""
+    config = replace(
+        generator.config,
+        source="noise",
+        codes=0,
+        rank=0,
+        sigma=1.0,
+        prior=prior.config,
+        soft_labels=teacher is not None,
+    )
+    try:
+        other = _with_decoder_of(generator, config)
+        other.source.load_state_dict({f"prior.{name}": tensor for name, tensor in prior.state_dict().items()})
+    except RuntimeError as error:
+        raise ValueError(f"the prior must be one of this decoder's codes and classes: {error}") from error
+    _teach(other, teacher)
+    return other.requires_grad_(False).eval().to(next(generator.decoder.parameters()).device)
+
+
+def _teach(generator: Painter, teacher: nn.Module | None) -> None:
+    """Let the generator keep this teacher."""
+    if teacher is not None:
+        try:
+            generator.teacher.load_state_dict(teacher.state_dict())
+        except RuntimeError as error:
+            raise ValueError(f"the teacher must be a ConvNet(spec) of the generator's spec: {error}") from error
 
 
 @torch.no_grad()

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from dim_data.format import GeneratorConfig
-from dim_data.generator.deriving import kept_rows, with_codes, with_gaussian, with_rows
+from dim_data.generator.deriving import kept_rows, with_codes, with_gaussian, with_prior, with_rows
 from dim_data.generator.grids import sample_png
 from dim_data.generator.names import resolve
 from dim_data.generator.painting import Painter
 from dim_data.generator.storing import WeightFormat, load, save
 from dim_data.hub import Measurement, publish
 from dim_data.images import torch_defaults
-from dim_data.networks import resolve_device
+from dim_data.networks import TokenPrior, resolve_device
 
 __all__ = ["Generator"]
 
@@ -26,9 +26,9 @@ __all__ = ["Generator"]
 class Generator(Painter):
     """A distilled image set: draws latents and decodes them into images of given classes.
 
-    Its latents come from a source (:mod:`dim_data.generator.sources`): noise, or stored codes, one quantised latent
-    for each training image that it remembers. Soft labels are stored beside codes; beside noise, which paints no
-    picture twice, stands the teacher itself.
+    Its latents come from a source (:mod:`dim_data.generator.sources`): noise, noise through a learned prior of codes,
+    or stored codes, one quantised latent for each training image that it remembers. Soft labels are stored beside
+    codes; beside noise, which paints no picture twice, stands the teacher itself.
 
     Args:
         config: What to build; weights are freshly initialised.
@@ -88,6 +88,19 @@ class Generator(Painter):
             ValueError: There are no codes to forget, ``rank`` is below 1, or the teacher is another network.
         """
         return with_gaussian(self, rank, teacher)
+
+    @torch_defaults()
+    def with_prior(self, prior: TokenPrior, teacher: nn.Module | None = None) -> Generator:
+        """A new generator with the same decoder, driven by noise through a learned prior; no code remains.
+
+        Args:
+            prior: Of this decoder's codes, such as :func:`~dim_data.distillation.learn_prior` trains.
+            teacher: See :meth:`forget_codes`.
+
+        Raises:
+            ValueError: The decoder takes no codes, the prior is one of other codes, or the teacher is another network.
+        """
+        return with_prior(self, prior, teacher)
 
     @torch_defaults()
     def keep_codes(self, count: int, seed: int = 0, soft_labels: bool = True) -> Generator:

@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from dim_data.format import (
     CONFIG,
@@ -58,8 +58,13 @@ def _in_four_bits(generator: Painter) -> dict[str, Tensor]:
     """The tensors to write, layers rounded to do well on the first 256 pictures."""
     other, classes = copy.deepcopy(generator).cpu().eval(), generator.spec.num_classes
     labels, serials = torch.arange(256) % classes, torch.arange(256) // classes
-    batches = list(zip(other.latents(labels, serials).split(8), labels.split(8), strict=True))
-    scales = {f"decoder.{name}": s for name, s in round_layers(other.decoder, batches).items()}
+    latents = other.latents(labels, serials)
+    batches: list[tuple[Tensor, ...]] = list(zip(latents.split(8), labels.split(8), strict=True))
+    networks: dict[str, tuple[nn.Module, list[tuple[Tensor, ...]]]] = {"decoder": (other.decoder, batches)}
+    networks |= other.source.networks(latents, labels)
+    scales = {
+        f"{name}.{layer}": s for name, (net, seen) in networks.items() for layer, s in round_layers(net, seen).items()
+    }
     if hasattr(other, "teacher"):
         seen = [(other.spec.normalize(other(*batch).clamp(0, 1)),) for batch in batches]
         scales |= {f"teacher.{name}": s for name, s in round_layers(other.teacher, seen).items()}

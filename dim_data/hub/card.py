@@ -24,6 +24,13 @@ ORIGINS = {
     "svhn": ("SVHN", "ufldl-stanford/svhn"),
 }
 """What the known image sets are called, and where the Hub has them."""
+LATENTS = {
+    "noise": "random numbers, new for each picture",
+    "gaussian": "random numbers, new for each picture",
+    "prior": "random numbers, through a transformer that has learned what codes are like, new for each picture",
+    "codes": "{config.codes} stored codes",
+}
+"""What is said of each kind of source."""
 SEAL = "<!-- Written by dim-data and not edited since: sha256 {} -->\n"
 TEXT = """
 # {name}
@@ -149,7 +156,7 @@ def render_card(
 def _facts(config: GeneratorConfig, size: int, training: Mapping[str, Any]) -> list[tuple[str, str]]:
     spec = config.spec
     more = ", ..." if spec.num_classes > 20 else ""
-    latents = f"{config.codes} stored codes" if config.codes else "random numbers, new for each picture"
+    latents = LATENTS[config.kind].format(config=config)
     facts = [
         ("images", f"{spec.size}x{spec.size}, {'grey' if spec.channels == 1 else 'RGB'}"),
         ("classes", f"{spec.num_classes}: {', '.join(map(_plain, spec.classes[:20]))}{more}"),

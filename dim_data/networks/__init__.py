@@ -2,7 +2,9 @@
 
 * ``decoders``: from latents to images, by name in :data:`ARCHITECTURES`: a new decoder is a class there. Begin here.
 * ``classifiers``: those that are trained on pictures, by name in :data:`CLASSIFIERS`. ``building``: one's own.
+* ``priors``: from class to latents, number by number; ``sampling``: drawing from them.
 * ``muon``: an optimizer. ``compute``: number formats, devices, compilation. ``rng``: torch's global random numbers.
+* ``bounds``: of what a config may ask for.
 
 Networks are chosen by name, never by code from a repository. Imports ``images`` alone.
 """
@@ -14,24 +16,32 @@ from dim_data.networks.classifiers import CLASSIFIERS, ConvNet
 from dim_data.networks.compute import autocast, compiled, fast_dtype, resolve_device
 from dim_data.networks.decoders import ARCHITECTURES, DoublingConv, ResidualBlock, parse_options, reached_sizes
 from dim_data.networks.muon import Muon
+from dim_data.networks.priors import KINDS, PriorConfig, TokenPrior
 from dim_data.networks.rng import GlobalRng
+from dim_data.networks.sampling import Noise, group_rows, sample_codes
 
 __all__ = [
     "ARCHITECTURES",
     "CLASSIFIERS",
+    "KINDS",
     "ConvNet",
     "DoublingConv",
     "GlobalRng",
     "Muon",
+    "Noise",
+    "PriorConfig",
     "ResidualBlock",
+    "TokenPrior",
     "autocast",
     "build_classifier",
     "check_classifier",
     "classifier_builder",
     "compiled",
     "fast_dtype",
+    "group_rows",
     "logits_of",
     "parse_options",
     "reached_sizes",
     "resolve_device",
+    "sample_codes",
 ]

@@ -8,7 +8,7 @@ is built.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dim_data.images import SIZE_RANGE, ImageSpec
+from dim_data.networks.bounds import bounded, check_bounds
 
 __all__ = [
     "ARCHITECTURES",
@@ -30,16 +31,12 @@ __all__ = [
 ]
 
 
-def _bounded(default: int, low: int, high: int) -> Any:
-    return field(default=default, metadata={"bounds": (low, high)})
-
-
 @dataclass(frozen=True)
 class DimOptions:
     """Options of the paper's generator: noise dimensions and channels."""
 
-    latent_dim: int = _bounded(100, 2, 1024)
-    width: int = _bounded(196, 4, 1024)
+    latent_dim: int = bounded(100, 2, 1024)
+    width: int = bounded(196, 4, 1024)
 
 
 @dataclass(frozen=True)
@@ -51,12 +48,12 @@ class CompactOptions:
     resolution with ``code_levels`` levels each; a noise latent is a vector of ``latent_dim``.
     """
 
-    width: int = _bounded(160, 8, 1024)
-    top_width: int = _bounded(24, 4, 256)
-    blocks: int = _bounded(2, 1, 16)
-    code_channels: int = _bounded(6, 1, 64)
-    code_levels: int = _bounded(4, 2, 256)
-    latent_dim: int = _bounded(64, 2, 1024)
+    width: int = bounded(160, 8, 1024)
+    top_width: int = bounded(24, 4, 256)
+    blocks: int = bounded(2, 1, 16)
+    code_channels: int = bounded(6, 1, 64)
+    code_levels: int = bounded(4, 2, 256)
+    latent_dim: int = bounded(64, 2, 1024)
 
 
 def base_size(size: int) -> int:
@@ -232,13 +229,5 @@ def parse_options(architecture: str, options: Mapping[str, Any]) -> DimOptions |
         TypeError: An option is not an int.
     """
     kind = _registered(architecture).options
-    known = {f.name: f for f in fields(kind)}
-    for name, value in options.items():
-        if name not in known:
-            raise ValueError(f"architecture {architecture!r} has no option {name!r}: choose from {sorted(known)}")
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"option {name!r} of architecture {architecture!r} must be an int, got {value!r}")
-        low, high = known[name].metadata["bounds"]
-        if not low <= value <= high:
-            raise ValueError(f"option {name!r} of architecture {architecture!r} must be {low} to {high}, got {value}")
+    check_bounds(kind, options, f"architecture {architecture!r}")
     return kind(**options)

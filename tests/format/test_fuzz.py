@@ -23,6 +23,7 @@ import torch
 
 from conftest import TINY, make_generator, make_spec
 from dim_data import Generator, GeneratorConfig
+from dim_data.networks import PriorConfig
 
 MEMORY = 400 << 20
 """Bytes of address space beyond what is taken when the cases begin."""
@@ -35,8 +36,23 @@ NASTY: list[Any] = [
     *("", "x", "codes", "noise", "dim", "compact", "cifar10", "../../etc/passwd", "\x1b[31m", "\ud800", "e\u0301" * 99),
     *("x" * 100_000, [], {}, [[]], [0], [0.5, 0.5, 0.5], [1e9], ["a", "b"], ["a"] * 10_000, {"a": 1}, {"width": 1024}),
     *({"width": 1024, "blocks": 16, "code_channels": 64}, {"latent_dim": 1024}, {"width": -5}, {"blocks": 10**12}),
+    {"width": 1024, "layers": 32, "hidden": 1024, "clusters": 1024, "patch": 4},
+    {"width": 64, "layers": 1, "hidden": 8, "clusters": 1, "patch": 2},
 ]
-NAMES = ["a", "spec", "size", "classes", "width", "blocks", "options", "codes", "__class__", "__metadata__", "dtype"]
+NAMES = [
+    "a",
+    "spec",
+    "size",
+    "classes",
+    "width",
+    "blocks",
+    "options",
+    "codes",
+    "prior",
+    "__class__",
+    "__metadata__",
+    "dtype",
+]
 KINDS = ["F64", "F32", "F16", "BF16", "F8_E4M3", "I64", "I32", "U64", "U8", "BOOL", "C64", "F4", "X", "", None, 3]
 BIG = [0, 1, 2, 7, 2**16, 2**31, 2**32, 2**47, 2**48, 2**53, 2**62, 2**63, 2**64 - 1, 10**30, -1, -(2**63), 1.5, "1"]
 
@@ -157,10 +173,11 @@ def mutate_weights(content: bytes, rng: random.Random) -> bytes:
 
 
 def bases() -> dict[str, GeneratorConfig]:
-    small = make_spec(1, 28, 2)
+    small, tiny = make_spec(1, 28, 2), PriorConfig(width=8, layers=1, hidden=4, clusters=2)
     return {
         "codes": GeneratorConfig(small, "compact", "codes", {**TINY, "code_levels": 10, "code_channels": 1}, codes=4),
         "noise": GeneratorConfig(small, "compact", "noise", {**TINY, "latent_dim": 4}),
+        "prior": GeneratorConfig(small, "compact", "noise", {**TINY, "code_channels": 1}, prior=tiny),
         "dim": GeneratorConfig(make_spec(3, 32, 2), "dim", "noise", {"width": 4, "latent_dim": 4}),
     }
 
@@ -195,7 +212,7 @@ def run(folder: Path, count: int, seed: int) -> Counter[str]:
         Generator.from_pretrained(saved).synthesize(torch.tensor([0]), torch.tensor([0]))
         for _ in range(5):
             attempt(saved, outcomes)
-    assert outcomes == {"loaded": 15}
+    assert outcomes == {"loaded": 5 * len(sources)}
     case = folder / "case"
     case.mkdir()
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -61,3 +61,12 @@ class LatentSource(nn.Module):
 
     def check(self) -> None:
         """Raise ``ValueError`` if tensors that were read from a file cannot be this source's."""
+
+    def networks(self, latents: Tensor, labels: Tensor) -> dict[str, tuple[nn.Module, list[tuple[Tensor, ...]]]]:
+        """The source's networks by name, each with batches of its arguments to round its weights on.
+
+        Args:
+            latents: Typical ones, float32 (B, *latent_shape).
+            labels: Their classes, int64 (B,).
+        """
+        return {}

@@ -1,0 +1,64 @@
+"""Parts of a class: k-means of what a classifier sees in its images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dim_data.images import ImageSpec
+from dim_data.networks import autocast
+
+__all__ = ["cluster_classes", "describe_images"]
+
+ROUNDS = 30
+
+
+@torch.no_grad()
+def describe_images(classifier: nn.Module, batches: Iterable[Tensor], spec: ImageSpec, device: torch.device) -> Tensor:
+    """The classifier's last feature map of each image, in four quarters: float32 (N, D), on the CPU.
+
+    Args:
+        classifier: With a method ``features`` as in :mod:`dim_data.networks.classifiers`; left in eval mode.
+        batches: Images uint8 (B, C, H, W), on any device.
+        spec: What they are.
+        device: The classifier's.
+    """
+    classifier.eval()
+    found = []
+    for images in batches:
+        batch = spec.normalize(images.to(device).float() / 255).contiguous(memory_format=torch.channels_last)
+        with autocast(device):
+            features = classifier.features(batch)[-2]  # type: ignore[operator]
+        found.append(F.adaptive_avg_pool2d(features.float(), 2).flatten(1).cpu())
+    return torch.cat(found)
+
+
+def cluster_classes(features: Tensor, labels: Tensor, classes: int, count: int, seed: int) -> Tensor:
+    """Clusters within each class, by k-means from random members: int64 (N,), each ``label * count + cluster``.
+
+    Args:
+        features: Float (N, D), on the CPU.
+        labels: int64 (N,).
+        classes: Number of classes.
+        count: Clusters in a class; some stay empty where there are fewer different members.
+        seed: Of the first centres.
+    """
+    rng, found = torch.Generator().manual_seed(seed), labels * count
+    features = (features - features.mean(0)) / (features.std(0) + 1e-3)
+    for label in range(classes if count > 1 else 0):
+        places = (labels == label).nonzero()[:, 0]
+        members = features[places]
+        centres = members[torch.randperm(len(members), generator=rng)[:count]]
+        nearest = torch.zeros(len(members), dtype=torch.int64)
+        for _ in range(ROUNDS):
+            before, nearest = nearest, torch.cdist(members, centres).argmin(1)
+            if torch.equal(before, nearest):
+                break
+            sizes = torch.bincount(nearest, minlength=len(centres))
+            sums = torch.zeros_like(centres).index_add_(0, nearest, members)
+            centres = torch.where(sizes[:, None] > 0, sums / sizes.clamp(min=1)[:, None], centres)
+        found[places] += nearest
+    return found

@@ -1,0 +1,217 @@
+"""A prior for a decoder: learned from the codes it stores, or from real images, mirrored and shifted."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dim_data.distillation.choices import PriorTrainingConfig
+from dim_data.distillation.clusters import cluster_classes, describe_images
+from dim_data.distillation.likelihood import CodeSet, Encode, fit_prior, prior_for, prior_parts
+from dim_data.distillation.loops import StageStep
+from dim_data.distillation.reconstruction import encode_images
+from dim_data.generator import Generator
+from dim_data.images import LabelledImages
+from dim_data.networks import TokenPrior, resolve_device
+from dim_data.protocol import LoopState
+
+__all__ = ["Lesson", "image_lesson", "learn_prior"]
+
+SHIFT = 2
+"""Pixels by which an image is shifted before it is encoded, at most."""
+STORED, MIRRORED = 0.4, 0.2
+"""Shares of the kinds of code; the rest is shifted."""
+
+
+def learn_prior(
+    generator: Generator,
+    classifier: nn.Module | None = None,
+    teacher: nn.Module | None = None,
+    config: PriorTrainingConfig | None = None,
+    *,
+    holdout: float = 0.05,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    on_step: Callable[[StageStep], object] | None = None,
+) -> Generator:
+    """A new generator with the same decoder that draws codes for ever, as a prior learned them from the stored ones.
+
+    No real image is needed, nor is a code kept. Codes of mirrored and shifted images, which make a better prior of as
+    many images, are made by :func:`~dim_data.distillation.distill` alone.
+
+    Args:
+        generator: One that stores codes.
+        classifier: Clusters the pictures of a class by what it sees; with a method ``features`` as in
+            :mod:`dim_data.networks.classifiers`. ``None``: classes are not parted.
+        teacher: Gives the soft labels; see :meth:`~dim_data.generator.Generator.with_prior`.
+        config: Of the training; the defaults choose sizes by the number of codes.
+        holdout: Share of the codes that are not learned, but looked at to choose when to stop.
+        seed: Of everything random.
+        device: Default: CUDA where there is one.
+        on_step: Called after each step.
+
+    Returns:
+        The generator, on ``device``, in eval mode.
+
+    Raises:
+        ValueError: There are no codes, ``holdout`` is not in [0, 1), or ``config`` leaves the training out.
+    """
+    bank, config = generator.bank, config or PriorTrainingConfig()
+    if not 0 <= holdout < 1 or not config.epochs:
+        raise ValueError(f"holdout must be in [0, 1) and epochs positive, got {holdout} and {config.epochs}")
+    place = resolve_device(device)
+    painter = copy.deepcopy(generator).to(place)
+    features = None
+    if classifier is not None:
+        rows = torch.arange(len(bank)).split(500)
+        watcher = classifier.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        features = describe_images(watcher, (painter.decode(some) for some in rows), generator.spec, place)
+    order = torch.randperm(len(bank), generator=torch.Generator().manual_seed(seed))
+    held = torch.zeros(len(bank), dtype=torch.bool)
+    held[order[: int(holdout * len(bank))]] = True
+    codes = _numbers(bank.unpack(bank.codes), bank.levels).cpu()
+    lesson = Lesson.of(painter, codes, bank.labels.cpu(), held, features, config, seed, place)
+    for step in lesson.steps():
+        if on_step is not None:
+            on_step(step)
+    return painter.with_prior(lesson.result, teacher)
+
+
+def image_lesson(
+    generator: Generator,
+    encoder: nn.Module,
+    train: LabelledImages,
+    held_out: LabelledImages,
+    classifier: nn.Module | None,
+    config: PriorTrainingConfig,
+    *,
+    mirror: bool,
+    seed: int,
+    device: torch.device,
+) -> Lesson:
+    """The lesson of codes of real images, which are mirrored and shifted by chance.
+
+    Args:
+        generator: Whose decoder the codes are for; stores codes.
+        encoder: Makes them.
+        train: Images to learn from.
+        held_out: Images to look at.
+        classifier: Clusters the images of a class by what it sees; ``None``: classes are not parted.
+        config: Of the stage.
+        mirror: Whether images are mirrored, too.
+        seed: Of everything random.
+        device: Where to compute.
+    """
+    sets, levels = (train, held_out), generator.bank.levels
+    codes = torch.cat([_numbers(encode_images(encoder, data.images, device), levels).cpu() for data in sets])
+    batches = (images for data in sets for images in data.images.split(500))
+    features = None if classifier is None else describe_images(classifier, batches, train.spec, device)
+    held = torch.arange(len(codes)) >= len(train)
+    labels = torch.cat([data.labels.cpu() for data in sets])
+    lesson = Lesson.of(generator, codes, labels, held, features, config, seed, device)
+    stored = lesson.train.codes
+
+    def encode(rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        draw, turned = torch.rand(2, len(rows), generator=rng)
+        moves = torch.randint(2 * SHIFT + 1, (2, len(rows)), generator=rng)
+        mirrored = (draw >= STORED) & (draw < STORED + MIRRORED) if mirror else torch.zeros(len(rows), dtype=torch.bool)
+        shifted = (draw >= STORED) & ~mirrored
+        kinds = mirrored.long() + 2 * shifted.long()
+        moves = torch.where(shifted, moves, SHIFT)
+        flipped = mirrored | (shifted & (turned < 0.5) & mirror)
+        again, at = (kinds > 0).nonzero()[:, 0], rows.to(stored.device)
+        images = train.images[rows[again].to(train.images.device)]
+        turn = flipped[again].to(images.device)[:, None, None, None]
+        images = _shift(torch.where(turn, images.flip(-1), images), moves[:, again])
+        found = stored[at]
+        found[again.to(found.device)] = _numbers(encode_images(encoder, images, device), levels)
+        return found, kinds.to(device)
+
+    lesson.encode = encode
+    return lesson
+
+
+def _numbers(latents: Tensor, levels: int) -> Tensor:
+    """Latents in [-1, 1] to the whole numbers they are stored as: uint8 of the same shape."""
+    return ((latents + 1) / 2 * (levels - 1)).round().clamp(0, levels - 1).to(torch.uint8)
+
+
+def _shift(images: Tensor, moves: Tensor) -> Tensor:
+    """Cut images (B, C, H, W) at ``moves`` (2, B), each 0 to 2 * SHIFT, out of themselves with mirrored borders."""
+    height, width = images.shape[2:]
+    padded = F.pad(images.float(), (SHIFT,) * 4, mode="reflect").to(images.dtype)
+    down, right = moves.to(images.device)
+    rows = (down[:, None] + torch.arange(height, device=images.device))[:, None, :, None]
+    columns = (right[:, None] + torch.arange(width, device=images.device))[:, None, None, :]
+    taken = padded.gather(2, rows.expand(-1, images.shape[1], -1, padded.shape[3]))
+    return taken.gather(3, columns.expand(-1, images.shape[1], height, -1))
+
+
+@dataclass
+class Lesson:
+    """A prior to be trained, and what it is trained on.
+
+    Attributes:
+        state: Of the loop, which can be saved between any two steps.
+        train: Codes to learn from.
+        held_out: Codes to look at.
+        config: Of the stage.
+        dropout: Share of the channels left out.
+        device: Where to compute.
+        encode: See :func:`~dim_data.distillation.likelihood.fit_prior`.
+    """
+
+    state: LoopState
+    train: CodeSet
+    held_out: CodeSet
+    config: PriorTrainingConfig
+    dropout: float
+    device: torch.device
+    encode: Encode | None = None
+
+    @classmethod
+    def of(
+        cls,
+        generator: Generator,
+        codes: Tensor,
+        labels: Tensor,
+        held: Tensor,
+        features: Tensor | None,
+        config: PriorTrainingConfig,
+        seed: int,
+        device: torch.device,
+    ) -> Lesson:
+        """A lesson of ``codes`` (N, *shape) of classes ``labels`` (N,), all on the CPU.
+
+        Those that are ``held``, bool (N,), are looked at; all are, if none is. Classes are parted by ``features``
+        (N, D), if there are any.
+        """
+        classes = generator.spec.num_classes
+        size, dropout = prior_for(int((~held).sum()), classes, config, parted=features is not None)
+        clusters = labels if features is None else cluster_classes(features, labels, classes, size.clusters, seed)
+        train, held_out = (CodeSet(codes[some], labels[some], clusters[some]) for some in (~held, held))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            prior = TokenPrior(size, generator.decoder.latent_shape, generator.bank.levels, classes)
+        counts = torch.bincount(train.clusters, minlength=classes * size.clusters).view(classes, -1)
+        prior.frequencies.copy_(counts / counts.sum(1, keepdim=True).clamp(min=1))
+        train = train.to(device)
+        held_out = held_out.to(device) if len(held_out) else train
+        return cls(prior_parts(prior, config.lr, seed, device), train, held_out, config, dropout, device)
+
+    def steps(self) -> Iterator[StageStep]:
+        """Train, yielding after each step."""
+        return fit_prior(
+            self.state, self.train, self.held_out, self.config, self.dropout, encode=self.encode, device=self.device
+        )
+
+    @property
+    def result(self) -> TokenPrior:
+        """The best weights so far."""
+        best: TokenPrior = self.state.parts["best"].module
+        return best

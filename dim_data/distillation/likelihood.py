@@ -1,0 +1,210 @@
+"""The prior's training loop: how likely are the codes of real images, number by number, in bits.
+
+A few ten thousand codes are few for a network that could learn them by heart. So tokens that it is told are replaced
+by chance, channels dropped, images mirrored and shifted before they are encoded (each kind told, so that it is never
+drawn), classes and clusters left untold now and then; and the weights that are kept are those under which held-out
+codes took the fewest bits.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dim_data.distillation.choices import PriorTrainingConfig
+from dim_data.distillation.loops import Ema, StageStep
+from dim_data.networks import PriorConfig, TokenPrior, autocast, compiled
+from dim_data.protocol import LoopState
+
+__all__ = ["CodeSet", "Encode", "fit_prior", "held_out_bits", "prior_for", "prior_parts", "prior_steps"]
+
+RISE, LAST = 300, 0.02
+UNTOLD_CLASS, UNTOLD_CLUSTER = 0.1, 0.15
+EMA = 0.999
+
+SIZES = ((40_000, 256, 8, 128, 0.1), (15_000, 192, 6, 96, 0.15), (5_000, 128, 4, 64, 0.2), (0, 64, 3, 32, 0.25))
+"""From so many codes on: width, layers, hidden, dropout."""
+PER_CLUSTER = 100
+
+Encode = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
+"""Rows int64 (B,) of a :class:`CodeSet` and random numbers to codes (B, *shape) and their kinds, int64 (B,)."""
+
+
+@dataclass(frozen=True)
+class CodeSet:
+    """Codes to learn from.
+
+    Args:
+        codes: uint8 (N, *shape).
+        labels: int64 (N,).
+        clusters: int64 (N,), each ``label * clusters + cluster``.
+    """
+
+    codes: Tensor
+    labels: Tensor
+    clusters: Tensor
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def to(self, device: torch.device) -> CodeSet:
+        """The same on ``device``."""
+        return CodeSet(self.codes.to(device), self.labels.to(device), self.clusters.to(device))
+
+
+def prior_for(codes: int, classes: int, config: PriorTrainingConfig, parted: bool = True) -> tuple[PriorConfig, float]:
+    """Size and dropout of a prior of so many codes: those chosen, and where none is, what does not overfit them.
+
+    Unless classes are ``parted``, each is one cluster.
+    """
+    _, width, layers, hidden, dropout = next(size for size in SIZES if codes >= size[0])
+    size = PriorConfig(
+        config.width or width,
+        config.layers or layers,
+        config.hidden or hidden,
+        (config.clusters or max(1, min(32, codes // (classes * PER_CLUSTER)))) if parted else 1,
+    )
+    return size, dropout if config.dropout is None else config.dropout
+
+
+def prior_steps(codes: int, config: PriorTrainingConfig) -> int:
+    """Steps of the whole stage."""
+    return max(1, round(config.epochs * codes / config.batch_size))
+
+
+class Best:
+    """The best weights so far, by bits of held-out codes, and how many looks ago that was."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = copy.deepcopy(module).requires_grad_(False)
+        self.bits, self.waited = math.inf, 0
+
+    def update(self, module: nn.Module, bits: float) -> None:
+        """Take these weights if they are better."""
+        self.waited += 1
+        if bits < self.bits:
+            self.module.load_state_dict(module.state_dict())
+            self.bits, self.waited = bits, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, bits and looks since."""
+        return {"module": self.module.state_dict(), "bits": self.bits, "waited": self.waited}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` gave."""
+        self.module.load_state_dict(state_dict["module"])
+        self.bits, self.waited = state_dict["bits"], state_dict["waited"]
+
+
+def prior_parts(prior: TokenPrior, lr: float, seed: int, device: torch.device) -> LoopState:
+    """A fresh state of the loop: ``prior``, ``optimiser``, ``average`` and ``best``."""
+    prior.to(device).train().requires_grad_(True)
+    matrices = [p for p in prior.parameters() if p.ndim > 1]
+    vectors = [p for p in prior.parameters() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr, betas=(0.9, 0.98))
+    return LoopState(
+        {"prior": prior, "optimiser": optimiser, "average": Ema(prior, EMA), "best": Best(prior)},
+        seed,
+    )
+
+
+def fit_prior(
+    state: LoopState,
+    train: CodeSet,
+    held_out: CodeSet,
+    config: PriorTrainingConfig,
+    dropout: float,
+    *,
+    encode: Encode | None = None,
+    device: torch.device,
+) -> Iterator[StageStep]:
+    """Train ``state.parts["prior"]``, yielding after each step; ``state.parts["best"]`` is what to keep.
+
+    Ends early when the bits of held-out codes have not improved for ``config.patience`` looks.
+
+    Args:
+        state: Made by :func:`prior_parts`.
+        train: Codes to learn from, on ``device``.
+        held_out: Codes to look at, on ``device``.
+        config: Of the stage.
+        dropout: Share of the channels of each branch that are left out.
+        encode: Codes of the images of rows, mirrored or shifted by chance; ``None`` takes those of ``train``.
+        device: Where to compute.
+    """
+    prior, optimiser, average, best = (state.parts[name] for name in ("prior", "optimiser", "average", "best"))
+    steps = prior_steps(len(train), config)
+    every = max(10, steps // config.looks // 10 * 10)  # runs log each tenth step
+    size = config.batch_size
+
+    def loss_of(tokens: Tensor, labels: Tensor, clusters: Tensor, kinds: Tensor, told: Tensor, masks: Tensor) -> Tensor:
+        return prior.nats(prior(tokens, labels, clusters, kinds, told, masks), tokens).mean()
+
+    ask = compiled(loss_of)
+    prior.train()
+    while state.step < steps and best.waited < config.patience:
+        for group in optimiser.param_groups:
+            group["lr"] = config.lr * _rate(state.step, steps)
+        rows = torch.randint(len(train), (size,), generator=state.rng)
+        at = rows.to(device)
+        codes, kinds = (train.codes[at], torch.zeros_like(at)) if encode is None else encode(rows, state.rng)
+        tokens = prior.tokenise(codes).long()
+        labels = _untold(train.labels[at], prior.classes, UNTOLD_CLASS, state.rng)
+        clusters = _untold(train.clusters[at], prior.cluster.num_embeddings - 1, UNTOLD_CLUSTER, state.rng)
+        told = _corrupted(tokens, prior.levels, config.corruption, state.rng)
+        masks = _masks((prior.config.layers, 2, size, 1, prior.config.width), dropout, state.rng).to(device)
+        with autocast(device):
+            nats = ask(tokens, labels, clusters, kinds, told, masks)
+        optimiser.zero_grad(set_to_none=True)
+        (nats / int(prior.real.sum())).backward()
+        nn.utils.clip_grad_norm_(prior.parameters(), 1.0)
+        optimiser.step()
+        average.update(prior)
+        state.step += 1
+        losses = {"bits": nats.item() / math.log(2)}
+        if state.step % every == 0 or state.step == steps:
+            losses["held_out_bits"] = held_out_bits(average.module, held_out, device)
+            best.update(average.module, losses["held_out_bits"])
+        yield StageStep("prior", state.step, steps, losses)
+
+
+def _rate(step: int, steps: int) -> float:
+    """Rises over 300 steps, or a tenth of them all, and falls along a cosine."""
+    rise = max(1, min(RISE, steps // 10))
+    return min(1.0, (step + 1) / rise) * (LAST + (1 - LAST) * (1 + math.cos(math.pi * step / steps)) / 2)
+
+
+def _untold(told: Tensor, nothing: int, share: float, rng: torch.Generator) -> Tensor:
+    dropped = torch.rand(len(told), generator=rng) < share
+    return torch.where(dropped.to(told.device), nothing, told)
+
+
+def _corrupted(tokens: Tensor, levels: int, share: float, rng: torch.Generator) -> Tensor:
+    """Tokens (B, T, N) of which a share is replaced by random numbers."""
+    chosen = torch.rand(*tokens.shape[:2], 1, generator=rng) < share
+    other = torch.randint(levels, tokens.shape, generator=rng)
+    return torch.where(chosen.to(tokens.device), other.to(tokens.device), tokens)
+
+
+def _masks(shape: tuple[int, ...], dropout: float, rng: torch.Generator) -> Tensor:
+    # One mask for all tokens of a sample: element by element takes longer than the network's own work.
+    return (torch.rand(shape, generator=rng) >= dropout).float() / (1 - dropout)
+
+
+@torch.no_grad()
+def held_out_bits(prior: TokenPrior, codes: CodeSet, device: torch.device, batch_size: int = 256) -> float:
+    """Mean bits of a code, class and cluster being told."""
+    total = 0.0
+    for start in range(0, len(codes), batch_size):
+        part = slice(start, start + batch_size)
+        tokens = prior.tokenise(codes.codes[part]).long()
+        with autocast(device):
+            logits = prior(tokens, codes.labels[part], codes.clusters[part])
+        total += prior.nats(logits, tokens).double().sum().item()
+    return total / len(codes) / math.log(2)

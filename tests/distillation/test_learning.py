@@ -1,0 +1,188 @@
+"""Generators that learn to draw their codes: of stored ones, and as the last stage of a run."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import SMALL_CLASSIFIERS, TINY, make_data, make_generator
+from dim_data import DistillConfig, Generator, GeneratorConfig, StoppedError, distill
+from dim_data.distillation import (
+    MatchingConfig,
+    PoolConfig,
+    PriorTrainingConfig,
+    ReconstructionConfig,
+    SelectionConfig,
+    learn_prior,
+    learning,
+    reconstruction,
+)
+from dim_data.distillation.reconstruction import Encoder
+from dim_data.networks import ConvNet
+from dim_data.protocol import evaluate
+
+SMALL = PriorTrainingConfig(epochs=30, batch_size=16, width=16, layers=1, hidden=8, clusters=2, looks=4, patience=9)
+CONFIG = DistillConfig(
+    source="noise",
+    options={**TINY, "code_channels": 2},
+    pool=PoolConfig(ages=(6, 3)),
+    reconstruction=ReconstructionConfig(steps=12, batch_size=4),
+    matching=MatchingConfig(steps=12, batch_size=4),
+    selection=SelectionConfig(checkpoints=2, images=12),
+    prior=SMALL,
+    ema=0.9,
+    holdout=0.2,
+)
+LABELS, SERIALS = torch.arange(12) % 3, torch.arange(12) // 3
+
+
+@pytest.fixture(autouse=True)
+def small_nets(small_classifiers: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconstruction, "Encoder", functools.partial(Encoder, width=8))
+    monkeypatch.setattr("dim_data.distillation.candidates.save_curves", lambda metrics, path: None)
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
+
+
+Unbroken = Callable[[int, int], Path]
+
+
+@pytest.mark.parametrize(("channels", "size", "classes"), [(1, 28, 2), (3, 32, 3)])
+def test_a_run_ends_with_a_prior_and_no_code_of_an_image(
+    channels: int, size: int, classes: int, tmp_path: Path, device: torch.device
+) -> None:
+    data = make_data(channels, size, classes, per_class=12)
+    data = replace(data, spec=replace(data.spec, mirror=channels == 3))
+    steps: list[Any] = []
+    result = distill(data, config=CONFIG, out=tmp_path / "run", on_step=steps.append, device=device)
+    folder = tmp_path / "run" / "generator"
+    assert result.config.prior is not None
+    assert (result.config.source, result.config.codes, result.config.rank) == ("noise", 0, 0)
+    assert result.config.prior.clusters == 2
+    assert not result.source.finite
+    read = Generator.from_pretrained(folder, device=device)
+    labels = LABELS % classes
+    assert torch.equal(read.synthesize(labels, SERIALS), result.synthesize(labels, SERIALS))
+    assert list(dict.fromkeys(s.stage for s in steps)) == ["pool", "reconstruction", "matching", "prior"]
+    prior = [s for s in steps if s.stage == "prior"]
+    assert [s.step for s in prior] == list(range(1, len(prior) + 1))
+    logged = [r for r in lines(tmp_path / "run") if r["stage"] == "prior"]
+    curve = [r["held_out_bits"] for r in logged if "held_out_bits" in r]
+    assert len(curve) >= 2
+    facts = json.loads((folder / "training_config.json").read_text())
+    assert facts["held_out_bits"] == pytest.approx(min(curve), abs=0.01)
+    assert facts["codes_shown_to_prior"] == 16 * len(prior)
+    assert DistillConfig.from_dict(facts["config"]) == CONFIG
+    accuracy = evaluate(read, data, ipc=1, epochs=2, seeds=(0,), device=device).mean
+    assert 0 <= accuracy <= 1
+
+
+def test_a_run_stopped_in_any_stage_resumes_and_ends_the_same(tmp_path: Path) -> None:
+    data = make_data(1, 28, 3, per_class=12)
+    distill(data, config=CONFIG, out=tmp_path / "whole", device="cpu")
+    stops = iter([("matching", 5), ("prior", 7), ("prior", 23)])
+    seen: list[tuple[str, int]] = []
+    for stop in stops:
+        with pytest.raises(StoppedError):
+            distill(
+                data,
+                config=CONFIG,
+                out=tmp_path / "broken",
+                on_step=lambda s: seen.append((s.stage, s.step)),
+                should_stop=lambda stop=stop: seen[-1] == stop,
+                device="cpu",
+            )
+    distill(data, config=CONFIG, out=tmp_path / "broken", device="cpu")
+    first, second = (tmp_path / name / "generator" / "model.safetensors" for name in ("whole", "broken"))
+    assert first.read_bytes() == second.read_bytes()
+    assert lines(tmp_path / "whole") == lines(tmp_path / "broken")
+    again = distill(data, config=CONFIG, out=tmp_path / "broken", device="cpu")  # it is finished
+    assert again.config.prior is not None
+
+
+def test_without_a_prior_a_gaussian_takes_its_place(tmp_path: Path) -> None:
+    config = replace(CONFIG, prior=replace(SMALL, epochs=0), rank=4)
+    result = distill(make_data(1, 28, 3, per_class=12), config=config, out=tmp_path / "run", device="cpu")
+    assert result.config.prior is None
+    assert result.config.rank == 4
+
+
+def test_what_would_not_be_read_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"prior\.\* is set, and would not be read"):
+        DistillConfig(prior=SMALL)
+    assert DistillConfig.from_dict(json.loads(json.dumps(CONFIG.to_dict()))) == CONFIG
+
+
+# Of stored codes -----------------------------------------------------------------------------------------
+
+
+def make_codes(count: int = 120) -> Generator:
+    """Codes whose numbers are all the same, and tell the class."""
+    spec = make_data(3, 32, 3).spec
+    made = make_generator(GeneratorConfig(spec, "compact", "codes", {**TINY, "code_channels": 2}, codes=count))
+    labels = torch.arange(count) % 3
+    latents = (labels / 1.5 - 1)[:, None, None, None].expand(-1, *made.decoder.latent_shape)
+    return made.store(latents, labels).requires_grad_(False).eval()
+
+
+@pytest.mark.parametrize("parted", [False, True])
+def test_codes_are_learned_from_those_stored(parted: bool, float32: None) -> None:
+    generator = make_codes()
+    teacher = ConvNet(generator.spec)
+    classifier = SMALL_CLASSIFIERS["convnet3"](generator.spec) if parted else None
+    config = replace(SMALL, epochs=60, lr=1e-2, corruption=0.0)
+    steps: list[Any] = []
+    learned = learn_prior(generator, classifier, teacher, config, device="cpu", on_step=steps.append)
+    assert learned.config.prior is not None
+    assert learned.config.prior.clusters == (2 if parted else 1)
+    assert learned.config.soft_labels
+    assert not learned.training
+    assert not any(p.requires_grad for p in learned.parameters())
+    assert all(
+        torch.equal(a, b) for a, b in zip(learned.decoder.parameters(), generator.decoder.parameters(), strict=True)
+    )
+    latents = learned.latents(LABELS, SERIALS)
+    wanted = generator.latents(LABELS, SERIALS)
+    assert (latents == wanted).float().mean() > 0.9
+    assert steps[-1].losses["held_out_bits"] < 0.2 * 2 * 128
+    assert generator.source.finite
+
+
+def test_learning_is_repeatable_and_leaves_the_random_state_alone() -> None:
+    generator, config = make_codes(), replace(SMALL, epochs=2)
+    state = torch.get_rng_state()
+    one, two = (learn_prior(generator, config=config, device="cpu") for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+    other = learn_prior(generator, config=config, seed=1, device="cpu")
+    assert not torch.equal(other.source.prior.bias, one.source.prior.bias)
+
+
+def test_what_cannot_be_learned_is_refused(tiny_noise: Generator) -> None:
+    with pytest.raises(ValueError, match="only a generator with stored codes has a bank"):
+        learn_prior(tiny_noise, device="cpu")
+    with pytest.raises(ValueError, match=r"holdout must be in \[0, 1\) and epochs positive, got 1.0 and 40.0"):
+        learn_prior(make_codes(), holdout=1.0, device="cpu")
+    with pytest.raises(ValueError, match="a ConvNet"):
+        learn_prior(make_codes(), teacher=torch.nn.Linear(2, 2), config=replace(SMALL, epochs=1), device="cpu")
+
+
+def test_images_are_shifted_by_whole_pixels_and_their_borders_mirrored() -> None:
+    images = torch.arange(2 * 36, dtype=torch.uint8).view(2, 1, 6, 6)
+    same = torch.full((2, 2), 2)
+    assert torch.equal(learning._shift(images, same), images)
+    moved = learning._shift(images, torch.tensor([[4, 2], [2, 0]]))
+    assert torch.equal(moved[0, :, :4], images[0, :, 2:])
+    assert torch.equal(moved[0, :, 4], images[0, :, 4])  # the last row is not repeated
+    assert torch.equal(moved[1, :, :, 2:], images[1, :, :, :4])
+    assert torch.equal(moved[1, :, :, 0], images[1, :, :, 2])
