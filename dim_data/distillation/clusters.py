@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dim_data.images import ImageSpec
+from dim_data.images import ImageSpec, torch_defaults
 from dim_data.networks import autocast
 
 __all__ = ["cluster_classes", "describe_images"]
@@ -16,7 +16,7 @@ __all__ = ["cluster_classes", "describe_images"]
 ROUNDS = 30
 
 
-@torch.no_grad()
+@torch_defaults(painting=True)
 def describe_images(classifier: nn.Module, batches: Iterable[Tensor], spec: ImageSpec, device: torch.device) -> Tensor:
     """The classifier's last feature map of each image, in four quarters: float32 (N, D), on the CPU.
 

@@ -16,8 +16,8 @@ from dim_data.distillation.likelihood import CodeSet, Encode, fit_prior, prior_f
 from dim_data.distillation.loops import StageStep
 from dim_data.distillation.reconstruction import encode_images
 from dim_data.generator import Generator
-from dim_data.images import LabelledImages
-from dim_data.networks import TokenPrior, resolve_device
+from dim_data.images import LabelledImages, torch_defaults
+from dim_data.networks import GlobalRng, TokenPrior, resolve_device
 from dim_data.protocol import LoopState
 
 __all__ = ["Lesson", "image_lesson", "learn_prior"]
@@ -65,23 +65,25 @@ def learn_prior(
     if not 0 <= holdout < 1 or not config.epochs:
         raise ValueError(f"holdout must be in [0, 1) and epochs positive, got {holdout} and {config.epochs}")
     place = resolve_device(device)
-    painter = copy.deepcopy(generator).to(place)
-    features = None
-    if classifier is not None:
-        rows = torch.arange(len(bank)).split(500)
-        watcher = classifier.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        features = describe_images(watcher, (painter.decode(some) for some in rows), generator.spec, place)
-    order = torch.randperm(len(bank), generator=torch.Generator().manual_seed(seed))
-    held = torch.zeros(len(bank), dtype=torch.bool)
-    held[order[: int(holdout * len(bank))]] = True
-    codes = _numbers(bank.unpack(bank.codes), bank.levels).cpu()
-    lesson = Lesson.of(painter, codes, bank.labels.cpu(), held, features, config, seed, place)
+    with torch_defaults():
+        painter = copy.deepcopy(generator).to(place)
+        features = None
+        if classifier is not None:
+            rows = torch.arange(len(bank)).split(500)
+            watcher = classifier.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            features = describe_images(watcher, (painter.decode(some) for some in rows), generator.spec, place)
+        order = torch.randperm(len(bank), generator=torch.Generator().manual_seed(seed))
+        held = torch.zeros(len(bank), dtype=torch.bool)
+        held[order[: int(holdout * len(bank))]] = True
+        codes = _numbers(bank.unpack(bank.codes), bank.levels).cpu()
+        lesson = Lesson.of(painter, codes, bank.labels.cpu(), held, features, config, seed, place)
     for step in lesson.steps():
         if on_step is not None:
             on_step(step)
     return painter.with_prior(lesson.result, teacher)
 
 
+@torch_defaults()
 def image_lesson(
     generator: Generator,
     encoder: nn.Module,
@@ -195,8 +197,7 @@ class Lesson:
         size, dropout = prior_for(int((~held).sum()), classes, config, parted=features is not None)
         clusters = labels if features is None else cluster_classes(features, labels, classes, size.clusters, seed)
         train, held_out = (CodeSet(codes[some], labels[some], clusters[some]) for some in (~held, held))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with GlobalRng(seed):
             prior = TokenPrior(size, generator.decoder.latent_shape, generator.bank.levels, classes)
         counts = torch.bincount(train.clusters, minlength=classes * size.clusters).view(classes, -1)
         prior.frequencies.copy_(counts / counts.sum(1, keepdim=True).clamp(min=1))

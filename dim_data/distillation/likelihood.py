@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dim_data.distillation.choices import PriorTrainingConfig
 from dim_data.distillation.loops import Ema, StageStep
+from dim_data.images import in_steps, torch_defaults
 from dim_data.networks import PriorConfig, TokenPrior, autocast, compiled
 from dim_data.protocol import LoopState
 
@@ -102,6 +103,7 @@ class Best:
         self.bits, self.waited = state_dict["bits"], state_dict["waited"]
 
 
+@torch_defaults()
 def prior_parts(prior: TokenPrior, lr: float, seed: int, device: torch.device) -> LoopState:
     """A fresh state of the loop: ``prior``, ``optimiser``, ``average`` and ``best``."""
     prior.to(device).train().requires_grad_(True)
@@ -115,6 +117,7 @@ def prior_parts(prior: TokenPrior, lr: float, seed: int, device: torch.device) -
     )
 
 
+@in_steps()
 def fit_prior(
     state: LoopState,
     train: CodeSet,
@@ -197,7 +200,7 @@ def _masks(shape: tuple[int, ...], dropout: float, rng: torch.Generator) -> Tens
     return (torch.rand(shape, generator=rng) >= dropout).float() / (1 - dropout)
 
 
-@torch.no_grad()
+@torch_defaults(painting=True)
 def held_out_bits(prior: TokenPrior, codes: CodeSet, device: torch.device, batch_size: int = 256) -> float:
     """Mean bits of a code, class and cluster being told."""
     total = 0.0

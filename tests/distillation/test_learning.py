@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from surroundings import SURROUNDINGS, inside, plain, switches
 
 from conftest import SMALL_CLASSIFIERS, TINY, make_data, make_generator
 from dim_data import DistillConfig, Generator, GeneratorConfig, StoppedError, distill
@@ -186,3 +187,14 @@ def test_images_are_shifted_by_whole_pixels_and_their_borders_mirrored() -> None
     assert torch.equal(moved[0, :, 4], images[0, :, 4])  # the last row is not repeated
     assert torch.equal(moved[1, :, :, 2:], images[1, :, :, :4])
     assert torch.equal(moved[1, :, :, 0], images[1, :, :, 2])
+
+
+@pytest.mark.parametrize("surroundings", SURROUNDINGS)
+def test_a_prior_is_the_same_whatever_its_caller_has_switched_on(surroundings: str, tiny_codes: Generator) -> None:
+    config, seen = replace(SMALL, epochs=2), []
+    outside = plain(learn_prior(tiny_codes, config=config, device="cpu"))
+    with inside(surroundings):
+        before = switches()
+        found = learn_prior(tiny_codes, config=config, device="cpu", on_step=lambda step: seen.append(switches()[:-1]))
+    assert plain(found) == outside
+    assert set(seen) == {before[:-1]}

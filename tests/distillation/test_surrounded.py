@@ -25,7 +25,7 @@ def outside() -> dict[str, Any]:
 @pytest.mark.parametrize("name", ["refined", "game"])
 @pytest.mark.parametrize("surroundings", SURROUNDINGS)
 def test_a_run_is_the_same(name: str, surroundings: str, outside: dict[str, Any], tmp_path: Path) -> None:
-    config, seen = settings(name, soft_labels=name == "refined"), []
+    config, seen = settings(name, labels={"soft": name == "refined"}), []
     if name not in outside:
         outside[name] = plain(distill(DATA, config=config, out=tmp_path / "outside", device="cpu"))
 
