@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -16,15 +17,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from dim_data import Generator, GeneratorConfig
-from dim_data.distillation import (
-    PRESETS,
-    adversarial_parts,
-    match_images,
-    match_labels,
-    reconstruction_parts,
-    start_pool,
-    train_adversarial,
-)
+from dim_data.distillation import PRESETS
+from dim_data.distillation.adversarial import adversarial_parts, train_adversarial
+from dim_data.distillation.matching import match_images, match_labels
+from dim_data.distillation.pool import start_pool
+from dim_data.distillation.reconstruction import reconstruction_parts
 from dim_data.format import TRAINING_CONFIG
 from dim_data.generator import bundled_names
 from dim_data.images import LabelledImages
@@ -150,8 +147,11 @@ def distilling_steps(bench: Bench) -> dict[str, dict[str, tuple[Callable[[], Wor
     device, paper, default, batch = bench.device, PRESETS["paper"], PRESETS["default"], bench.step_batch
     data = random_data(max(batch * 17, bench.size(2000))).to(device)
     on_cpu = LabelledImages(data.images.cpu(), data.labels.cpu(), CIFAR)
-    endless, asked = 10**9, len(default.pool_ages)
-    common: dict[str, Any] = {"batch_size": batch, "device": device}
+    endless, asked = 10**9, len(default.pool.ages)
+
+    def timed(config: Any) -> Any:
+        """A stage's configuration with the batch that is measured, and no end."""
+        return replace(config, steps=endless, batch_size=batch)
 
     def ours(config: Any, source: str) -> Generator:
         codes = 10 if source == "codes" else 0
@@ -160,30 +160,27 @@ def distilling_steps(bench: Bench) -> dict[str, dict[str, tuple[Callable[[], Wor
         ).to(device)
 
     def game() -> Any:
-        return adversarial_parts(ours(paper, "noise"), paper.discriminator_width, paper.first_lr, 0.999, 0, device)
+        return adversarial_parts(ours(paper, "noise"), paper.adversarial, 0.999, 0, device)
 
     def pool(config: Any) -> Any:
-        return start_pool(("convnet3",), len(config.pool_ages), CIFAR, 0, device)
+        return start_pool(replace(config.pool, classifiers=("convnet3",)), CIFAR, 0, device)
 
     def original() -> OriginalSteps:
         return OriginalSteps(on_cpu, batch, "convnet3", device)
 
     def paper_game() -> Work:
-        return steps_of(train_adversarial(game(), data, endless, augmentation=(), **common), batch)
+        return steps_of(
+            train_adversarial(game(), data, timed(paper.adversarial), augmentation=(), device=device), batch
+        )
 
     def paper_matching() -> Work:
-        settings = {"match_weight": paper.logit_weight, "lifetime": endless, "aging_steps": paper.pool_aging}
-        loop = match_labels(
-            game(), pool(paper), data, endless, augmentation=paper.pool_augmentation, **settings, **common
-        )
+        kept = replace(paper.pool, lifetime=endless)
+        loop = match_labels(game(), pool(paper), data, timed(paper.matching), kept, device=device)
         return steps_of(loop, batch)
 
     def default_matching() -> Work:
-        state = reconstruction_parts(ours(default, "codes"), default.matching_lr, 0.999, 0, device)
-        settings = {"lr": default.matching_lr, "logit_weight": default.logit_weight}
-        loop = match_images(
-            state, pool(default), data, endless, augmentation=default.augmentation, **settings, **common
-        )
+        state, matching = reconstruction_parts(ours(default, "codes"), 0.999, 0, device), timed(default.matching)
+        loop = match_images(state, pool(default), data, matching, augmentation=default.augmentation, device=device)
         return steps_of(loop, batch, asked)
 
     return {
@@ -218,7 +215,7 @@ def measure_distilling(bench: Bench) -> dict[str, Any]:
         (f"the paper's schedule in {ORIGINAL}, at these rates", 0),
         ("the same by preset `paper`", 1),
     ):
-        first, second = paper.first_steps * paper.first_batch, paper.matching_steps * paper.matching_batch
+        first, second = (stage.steps * stage.batch_size for stage in (paper.adversarial, paper.matching))
         seconds = first / found["adversarial"][index]["rate"][0] + second / found["matching"][index]["rate"][0]
         whole.append({"name": name, "hours": float(f"{seconds / 3600:.3g}")})
     made = json.loads(weights_path("cifar10").with_name(TRAINING_CONFIG).read_text())

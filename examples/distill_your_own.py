@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from dim_data import DistillConfig, DistilledDataset, distill
+from dim_data.distillation import MatchingConfig, PoolConfig, ReconstructionConfig, SelectionConfig
 
 CLASSES = ("disc", "square", "stripes", "cross")
 
@@ -43,10 +44,10 @@ def main(out: str = "runs/shapes", count: int = 2000, steps: int = 300, width: i
     """Distil, then look: returns the mean absolute difference between two epochs' first pictures."""
     config = DistillConfig(
         options={"width": width, "top_width": 8, "code_channels": 2},
-        first_steps=steps // 2,
-        matching_steps=steps,
-        pool_ages=(steps // 4, steps // 2),
-        selection_images=400,
+        reconstruction=ReconstructionConfig(steps=steps // 2),
+        matching=MatchingConfig(steps=steps),
+        pool=PoolConfig(ages=(steps // 4, steps // 2)),
+        selection=SelectionConfig(images=400),
     )
     generator = distill(draw_shapes(count), config=config, out=out)
     print(f"{generator.config.codes} codes and a decoder: {generator.nbytes / 1e6:.2f} MB in {Path(out) / 'generator'}")

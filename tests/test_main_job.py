@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from dim_data import DistillConfig, DistilledDataset, Generator, bundled_names, distill, evaluate
+from dim_data.distillation import MatchingConfig, PoolConfig, ReconstructionConfig, SelectionConfig
 from dim_data.images.real import load_real
 from dim_data.images.sample import bundled_test_sample
 from dim_data.images.specs import KNOWN_SPECS
@@ -105,12 +106,11 @@ def test_what_distill_makes_of_real_images_teaches_real_images(tmp_path: Path) -
     train, test = (load_real("mnist", split=split, root=ROOT) for split in ("train", "test"))
     config = DistillConfig(
         options={"width": 24, "top_width": 8, "blocks": 1, "code_channels": 2},
-        first_steps=60,
-        matching_steps=60,
-        pool_ages=(40,),
+        reconstruction=ReconstructionConfig(steps=60),
+        matching=MatchingConfig(steps=60),
+        pool=PoolConfig(ages=(40,), augmentation=()),
         augmentation=(),
-        pool_augmentation=(),
-        selections=0,
+        selection=SelectionConfig(checkpoints=0),
         ema=0.95,
         max_codes=1000,
     )

@@ -11,8 +11,15 @@ import torch
 
 from conftest import TINY, make_data
 from dim_data import DistilledDataset, DistilledLoader, Generator, distill, evaluate
-from dim_data.distillation.presets import DistillConfig
-from dim_data.distillation.runs import StoppedError
+from dim_data.distillation import (
+    AdversarialConfig,
+    DistillConfig,
+    MatchingConfig,
+    PoolConfig,
+    ReconstructionConfig,
+    SelectionConfig,
+    StoppedError,
+)
 from dim_data.generator.grids import sample_grid
 from pretend_cuda import CUDA, Pretend, pretend_cuda
 
@@ -23,7 +30,13 @@ pytestmark = [
 ]
 
 LABELS, SERIALS = torch.tensor([0, 2, 1, 2]), torch.tensor([0, 5, 1, 1])
-GAME = {"first": "adversarial", "source": "noise", "pool_ages": (0,), "pool_aging": 1}
+GAME = {
+    "first": "adversarial",
+    "source": "noise",
+    "pool": PoolConfig(ages=(0,), aging_steps=1),
+    "adversarial": AdversarialConfig(2, 4, discriminator_width=8),
+    "reconstruction": ReconstructionConfig(),
+}
 RUNS: dict[str, dict[str, Any]] = {
     "codes": {"source": "codes", "soft_labels": True},
     "noise": {"source": "noise"},
@@ -103,8 +116,8 @@ def test_classifiers_are_trained_there(tiny_codes: Generator, recipe: str) -> No
 
 @pytest.mark.parametrize("kind", RUNS)
 def test_generators_are_made_there_and_resumed(kind: str, tmp_path: Path) -> None:
-    small = {"first_steps": 2, "matching_steps": 2, "first_batch": 4, "matching_batch": 4, "discriminator_width": 8}
-    pooled = {"pool": ("convnet3",), "pool_ages": (2,), "selections": 1, "selection_images": 12}
+    small = {"reconstruction": ReconstructionConfig(2, 4), "matching": MatchingConfig(2, 4)}
+    pooled = {"pool": PoolConfig(ages=(2,)), "selection": SelectionConfig(1, 12)}
     config = DistillConfig(**{"options": {**TINY, "code_channels": 2}, **small, **pooled, **RUNS[kind]})
     data, steps = make_data(per_class=12), iter(range(9))
     with pretend_cuda():

@@ -13,8 +13,8 @@ import pytest
 
 from hub_server import client_environment, serve_hub
 
-QUICK = ["options.width=8", "options.top_width=4", "options.blocks=1", "first_steps=4", "matching_steps=2"]
-QUICK += ["pool_ages=1", "selections=0", "pool=resnet10_half"]
+QUICK = ["options.width=8", "options.top_width=4", "options.blocks=1", "reconstruction.steps=4", "matching.steps=2"]
+QUICK += ["pool.ages=1", "selection.checkpoints=0", "pool.classifiers=resnet10_half"]
 
 TRAIN = """
 import torch

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from conftest import TINY, make_data
 from dim_data import DistillConfig, DistilledDataset, DistilledLoader, Generator, distill, evaluate
-from dim_data.distillation import reconstruction
+from dim_data.distillation import LabelsConfig, PoolConfig, reconstruction
 from dim_data.distillation.pool import elders, start_pool
 from dim_data.distillation.reconstruction import Encoder
 from dim_data.format.config import GeneratorConfig
@@ -164,7 +164,7 @@ def test_the_recipe_learns_them(tiny_codes: Generator) -> None:
 def test_opinions_are_those_of_the_teachers_over_both_views() -> None:
     data = make_data()
     data = replace(data, spec=replace(data.spec, mirror=True))
-    pool = start_pool(("convnet3",), 3, data.spec, 0, CPU)
+    pool = start_pool(PoolConfig(ages=(0, 0, 0)), data.spec, 0, CPU)
     teachers = elders(pool, (40, 100, 60))
     assert teachers == list(pool.parts["pool"])[1:]
     found = opinions(teachers, data.images, data.spec)
@@ -186,8 +186,9 @@ def test_teachers_that_do_not_fit_are_refused() -> None:
 @pytest.mark.usefixtures("small_classifiers")
 def test_distill_stores_them_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconstruction, "Encoder", functools.partial(Encoder, width=8))
-    small = {"first_steps": 2, "matching_steps": 2, "pool_ages": (4,), "selections": 0, "holdout": 0.0}
-    config = DistillConfig(options={**TINY, "code_channels": 2}, soft_labels=True, **small)
+    small = {"reconstruction": {"steps": 2}, "matching": {"steps": 2}, "pool": {"ages": [4]}, "holdout": 0.0}
+    small |= {"selection": {"checkpoints": 0}, "labels": {"soft": True}, "options": {**TINY, "code_channels": 2}}
+    config = DistillConfig.from_dict(small)
     data = make_data(per_class=30)
     generator = distill(data, config=config, out=tmp_path / "run", device="cpu")
     assert generator.config.soft_labels
@@ -196,17 +197,17 @@ def test_distill_stores_them_where_asked(tmp_path: Path, monkeypatch: pytest.Mon
     labels = torch.repeat_interleave(generator.bank.counts)
     assert given[torch.arange(90), labels].mean() > 0.4  # the teacher learnt something; chance is a third
     assert given.max(1).values.min() < 0.99
-    surer = distill(data, config=replace(config, label_temperature=0.5), out=tmp_path / "surer", device="cpu")
+    surer = distill(data, config=replace(config, labels=LabelsConfig(True, 0.5)), out=tmp_path / "surer", device="cpu")
     assert torch.equal(surer.bank.codes, generator.bank.codes)
     assert surer.bank.soft.float().amax(1).mean() > 1.05 * generator.bank.soft.float().amax(1).mean()
 
 
-@pytest.mark.parametrize("changes", [{"source": "noise"}, {"matching_steps": 0}, {"pool_ages": (0,)}])
+@pytest.mark.parametrize("changes", [{"source": "noise"}, {"matching": {"steps": 0}}, {"pool": {"ages": [0]}}])
 def test_they_need_codes_and_a_teacher(changes: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="soft_labels need source='codes' and a pool that is trained"):
-        DistillConfig(soft_labels=True, **changes)
-    with pytest.raises(ValueError, match="refining_looks need source='codes' and a pool that is trained"):
-        DistillConfig(refining_looks=10, **changes)
+    with pytest.raises(ValueError, match=r"labels\.soft needs source='codes' and a pool that is trained"):
+        DistillConfig.from_dict({"labels": {"soft": True}, **changes})
+    with pytest.raises(ValueError, match=r"refining\.looks needs source='codes' and a pool that is trained"):
+        DistillConfig.from_dict({"refining": {"looks": 10}, **changes})
 
 
 def test_a_config_says_whether_they_are_there(soft: Generator) -> None:
@@ -215,8 +216,8 @@ def test_a_config_says_whether_they_are_there(soft: Generator) -> None:
     assert GeneratorConfig.from_dict(values) == soft.config
     with pytest.raises(TypeError, match="soft_labels must be a bool, got 1"):
         GeneratorConfig.from_dict({**values, "soft_labels": 1})
-    with pytest.raises(ValueError, match="soft_labels must be True or False, got 1"):
-        DistillConfig(soft_labels=1)
+    with pytest.raises(ValueError, match=r"labels\.soft must be True or False, got 1"):
+        LabelsConfig(soft=1)
     for temperature in (0, -1.0, float("inf"), float("nan"), "2", True):
-        with pytest.raises(ValueError, match="label_temperature must be a positive number, got"):
-            DistillConfig(label_temperature=temperature)
+        with pytest.raises(ValueError, match=r"labels\.temperature must be a number in \(0, inf\), got"):
+            LabelsConfig(temperature=temperature)

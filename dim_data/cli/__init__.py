@@ -2,6 +2,7 @@
 
 * ``commands``: one function for each command; a new command goes there. Begin here.
 * ``arguments``: what each command takes. ``progress``: bars, and what Ctrl-C does.
+* ``endings``: exit codes. ``streams``: terminals and pipes, as they are found.
 
 The top floor: imports all others.
 """

@@ -77,13 +77,19 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
         "examples:\n"
         "  dim-data distill photos/ --out runs/photos              # one sub-folder of images per class\n"
         "  dim-data distill pathmnist.npz --out runs/path --max-minutes 30\n"
-        "  dim-data distill cifar10 --data-root DIR --out runs/c10 --set matching_steps=6000 --set options.width=96\n\n"
+        "  dim-data distill cifar10 --data-root DIR --out runs/c10 --set matching.steps=6000 --set options.width=96\n\n"
         "Killed, stopped by --max-minutes (exit code 3) or by Ctrl-C (130), the same command goes on where it was.",
     )
     sub.add_argument("data", help=f"an image folder, an .npz with train_images and train_labels, or {_either()}")
     sub.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of this run")
     sub.add_argument("--preset", choices=sorted(PRESETS), default="default", help="(default: %(default)s)")
-    sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a DistillConfig field")
+    sub.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change a field of DistillConfig, such as matching.steps",
+    )
     sub.add_argument("--mirror", action="store_true", help="a mirrored image is of the same class: augment by flips")
     sub.add_argument("--seed", type=int, help="of everything random (default: the preset's)")
     sub.add_argument("--max-minutes", type=float, metavar="M", help="stop after so long, resumably")
@@ -223,24 +229,21 @@ def read_evaluations(path: Path) -> list[Evaluation]:
     return [Evaluation(**cell) for cell in cells]
 
 
-def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
-    """``["matching_steps=10", "pool_ages=1,2", "options.width=96"]`` as fields of a :class:`DistillConfig`."""
-    known = {f.name for f in fields(DistillConfig)}
-    settings: dict[str, Any] = {}
+def parse_settings(pairs: Sequence[str], config: DistillConfig) -> DistillConfig:
+    """``config`` with ``["matching.steps=10", "pool.ages=1,2", "options.width=96"]`` changed in it."""
+    values = config.to_dict()
+    stages = {name: value for name, value in values.items() if isinstance(value, dict) and name != "options"}
+    known = [name for name in values if name not in stages and name != "options"]
+    known += [f"{stage}.{name}" for stage, choices in stages.items() for name in choices]
     for pair in pairs:
         name, found, text = pair.partition("=")
-        field, _, option = name.partition(".")
-        if not found or field not in known or bool(option) != (field == "options"):
-            raise ValueError(
-                f"--set wants NAME=VALUE, got {pair!r}; names: {', '.join(sorted(known - {'options'}))}, options.OPTION"
-            )
-        is_tuple = isinstance(getattr(DistillConfig, field, None), tuple)
-        value = tuple(_value(part) for part in text.split(",") if part) if is_tuple else _value(text)
-        if option:
-            settings.setdefault("options", {})[option] = value
-        else:
-            settings[field] = value
-    return settings
+        stage, _, field = name.rpartition(".")
+        if not found or not (name in known or (stage == "options" and field)):
+            raise ValueError(f"--set wants NAME=VALUE, got {pair!r}; names: {', '.join(sorted(known))}, options.OPTION")
+        holder = values[stage] if stage else values
+        several = isinstance(holder.get(field), list)
+        holder[field] = [_value(part) for part in text.split(",") if part] if several else _value(text)
+    return DistillConfig.from_dict(values)
 
 
 def _value(text: str) -> Any:

@@ -1,8 +1,4 @@
-"""The command line ``dim-data``: distil, evaluate, look at and describe generators.
-
-Exit codes: 0 done; 1 it could not be done, and the last line on stderr says why; 2 wrong usage; 3 stopped by its
-time budget, and the same command resumes it; 130 stopped by Ctrl-C, likewise.
-"""
+"""The command line ``dim-data``: distil, evaluate, look at and describe generators."""
 
 from __future__ import annotations
 
@@ -12,6 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -19,9 +16,11 @@ from pathlib import Path
 import torch
 
 from dim_data.cli.arguments import build_parser, parse_settings, read_evaluations
+from dim_data.cli.endings import ended
 from dim_data.cli.progress import SeedBar, StageBars, interruptible
-from dim_data.distillation import PRESETS, RESULT, DistillConfig, StoppedError, distill
-from dim_data.format import MAX_BYTES, TRAINING_CONFIG, write_atomically
+from dim_data.cli.streams import complain, flushed, usable_streams
+from dim_data.distillation import PRESETS, RESULT, distill
+from dim_data.format import MAX_BYTES, TRAINING_CONFIG, check_writable, write_atomically
 from dim_data.generator import Generator, describe, read_training, sample_png, save_grid
 from dim_data.hub import Accuracy, agree, publish, pull, stated_accuracies
 from dim_data.images import KNOWN_SPECS, LabelledImages, bundled_test_sample, load_real
@@ -32,54 +31,39 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
-    args = build_parser(_RUNS).parse_args(argv)
-    try:
-        code: int = args.run(args)
-    except StoppedError as error:
-        print(f"dim-data: {error}", file=sys.stderr)
-        return 3
-    except KeyboardInterrupt:
-        print("dim-data: stopped by Ctrl-C", file=sys.stderr)
-        return 130
-    except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
-        print(f"dim-data: {error}", file=sys.stderr)
-        return 1
-    return code
+    """Run one command; returns its exit code, as :mod:`dim_data.cli.endings` has them."""
+    with usable_streams():
+        try:
+            args = build_parser(_RUNS).parse_args(argv)
+        except SystemExit as end:
+            raise SystemExit(flushed(int(end.code or 0))) from None
+        return ended(partial(args.run, args))
 
 
 # Commands ------------------------------------------------------------------------------------------------
 
 
 def _distill(args: argparse.Namespace) -> int:
-    config = PRESETS[args.preset]
-    changes = parse_settings(args.set)
+    config = parse_settings(args.set, PRESETS[args.preset])
     if args.seed is not None:
-        changes["seed"] = args.seed
-    if changes:
-        options = {**config.options, **changes.pop("options", {})}
-        config = DistillConfig.from_dict({**config.to_dict(), "options": options, **changes})
+        config = replace(config, seed=args.seed)
+    if not args.out.is_dir():
+        check_writable(args.out, folder=True)  # before the data is read
     data = load_real(args.data, root=args.data_root)
     if args.mirror:
         data = replace(data, spec=replace(data.spec, mirror=True))
     with interruptible() as interrupted, StageBars() as bars:
-        try:
-            generator = distill(
-                data,
-                config=config,
-                out=args.out,
-                resume=not args.no_resume,
-                overwrite=args.overwrite,
-                max_minutes=args.max_minutes,
-                device=args.device,
-                on_step=bars.advance,
-                should_stop=interrupted,
-            )
-        except StoppedError as error:
-            if not interrupted():
-                raise
-            print(f"dim-data: {error}", file=sys.stderr)
-            return 130
+        generator = distill(
+            data,
+            config=config,
+            out=args.out,
+            resume=not args.no_resume,
+            overwrite=args.overwrite,
+            max_minutes=args.max_minutes,
+            device=args.device,
+            on_step=bars.advance,
+            should_stop=interrupted,
+        )
     folder = args.out / RESULT
     facts = describe(generator, folder)
     if args.json:
@@ -104,9 +88,10 @@ def _evaluate(args: argparse.Namespace) -> int:
     results = []
     for cell in stated or (None,):
         if cell and (cell.classifier not in CLASSIFIERS or cell.recipe not in RECIPES):
-            print(f"dim-data: passed over, no such classifier or recipe here: {str(cell)!r}", file=sys.stderr)
+            complain(f"passed over, no such classifier or recipe here: {str(cell)!r}")
             continue
-        with SeedBar() as bar:
+        # With no file to save in, Ctrl-C stops at once.
+        with interruptible() if args.checkpoint else nullcontext() as interrupted, SeedBar() as bar:
             result = evaluate(
                 generator,
                 test,
@@ -118,6 +103,7 @@ def _evaluate(args: argparse.Namespace) -> int:
                 checkpoint=args.checkpoint,
                 device=args.device,
                 on_step=bar.advance,
+                should_stop=interrupted,
             )
         facts = {"source": args.source, **asdict(result), "mean": result.mean, "std": result.std}
         facts["test_images"] = len(test)
@@ -134,6 +120,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _preview(args: argparse.Namespace) -> int:
+    check_writable(args.out)
     generator = Generator.from_pretrained(args.source, revision=args.revision)
     save_grid(generator, args.out, columns=args.columns, max_classes=args.max_classes, scale=args.scale, seed=args.seed)
     print(args.out)
@@ -168,6 +155,8 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _pull(args: argparse.Namespace) -> int:
+    if args.out is not None:
+        check_writable(args.out, folder=True)
     folder, commit = pull(args.repo, revision=args.revision)
     Generator.from_pretrained(folder)  # or say what is wrong with it
     if args.out is not None:
@@ -196,7 +185,7 @@ def _push(args: argparse.Namespace) -> int:
         overwrite_card=args.overwrite_card,
     )
     if done.kept_card and not args.json:
-        print("its README.md was edited by hand and stays; --overwrite-card replaces it", file=sys.stderr)
+        complain("its README.md was edited by hand and stays; --overwrite-card replaces it")
     print(json.dumps(asdict(done), indent=2) if args.json else done.url)
     return 0
 
@@ -206,6 +195,7 @@ def _shrink(args: argparse.Namespace) -> int:
         raise FileExistsError(f"{args.out} is not an empty folder: choose another --out")
     if args.soft_labels and not args.noise:
         raise ValueError("--soft-labels trains a teacher for --noise; codes keep the soft labels they have")
+    check_writable(args.out, folder=True)
     generator = Generator.from_pretrained(args.source, revision=args.revision, device=args.device)
     training = read_training(generator.folder or Path())
     done = ""
@@ -270,7 +260,7 @@ def _test_images(generator: Generator, root: str | None, test: str | None, quiet
         return load_real(name, split="test", root=root)
     if name == "cifar10":
         if not quiet:
-            print("testing on the bundled 1000 real images; --data-root DIR tests on all 10000", file=sys.stderr)
+            complain("testing on the bundled 1000 real images; --data-root DIR tests on all 10000")
         return bundled_test_sample()
     raise FileNotFoundError(
         f"real test images are needed: --test FILE (an .npz or an image folder)"

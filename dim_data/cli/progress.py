@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import signal
-import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
 
+from dim_data.cli.streams import complain
 from dim_data.distillation import StageStep
-from dim_data.protocol import ClassifierStep
+from dim_data.protocol import ClassifierStep, StoppedError
 
-__all__ = ["SeedBar", "StageBars", "interruptible"]
+__all__ = ["SeedBar", "SignalledError", "StageBars", "interruptible"]
+
+
+class SignalledError(StoppedError):
+    """Stopped by a signal; ``code`` is the exit code that says so."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class SeedBar:
@@ -73,18 +82,29 @@ class StageBars:
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Let the first Ctrl-C (or SIGTERM) ask for a clean stop; the second one is as usual."""
+    """Let the first Ctrl-C (or SIGTERM) ask for a clean stop; the second one is as usual.
+
+    Yields what to pass as ``should_stop``.
+
+    Raises:
+        SignalledError: What was to stop did, and is saved.
+    """
     asked: list[int] = []
 
     def note(number: int, _: Any) -> None:
         asked.append(number)
         for again in before:
             signal.signal(again, before[again])
-        print("\nfinishing this step and saving; once more to stop at once", file=sys.stderr)
+        complain("finishing this step and saving; once more to stop at once")
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    main = threading.current_thread() is threading.main_thread()  # no other hears of signals
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM) if main}
     try:
         yield lambda: bool(asked)
+    except StoppedError as error:
+        if not asked:
+            raise
+        raise SignalledError(str(error), 128 + asked[0]) from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -192,6 +192,7 @@ def evaluate(
     checkpoint_seconds: float = 300.0,
     device: str | torch.device | None = None,
     on_step: Callable[[ClassifierStep], object] | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> Evaluation:
     """Train fresh classifiers on ``train`` and test each once, at its last step, on ``test``.
 
@@ -213,12 +214,14 @@ def evaluate(
         checkpoint_seconds: Time between two writings of it.
         device: Default: CUDA where there is one.
         on_step: Called after each training step, for progress bars.
+        should_stop: Asked after each training step; ``True`` saves and stops.
 
     Returns:
         An :class:`Evaluation`.
 
     Raises:
-        OSError: ``checkpoint`` could not be written; what was there before is intact.
+        StoppedError: ``should_stop`` said so; what is done is saved in ``checkpoint``, if one was given.
+        OSError: ``checkpoint`` cannot be written; what was there before is intact.
         ValueError: ``ipc``, ``epochs`` or ``seeds`` is empty or not positive, train and test differ in shape, the
             recipe learns soft labels and ``train`` has none, or ``checkpoint`` is damaged or of another evaluation.
     """
@@ -250,6 +253,8 @@ def evaluate(
             for record in _train(model, fetch, train.spec, chosen, ipc, epochs, seed, place, sittings):
                 if on_step is not None:
                     on_step(record)
+                if should_stop is not None and should_stop():
+                    raise sittings.stopped(f"seed {seed}, step {record.step} of {record.steps}")
         sittings.accuracies.append(measure_accuracy(model, test))
     sittings.close()
     name = called or type(model).__name__

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dim_data.format import write_atomically
+from dim_data.format import check_writable, write_atomically
 from dim_data.generator import Generator
-from dim_data.images import LabelledImages, digest
-from dim_data.protocol.states import LoopState
+from dim_data.images import ImageSpec, LabelledImages, digest
+from dim_data.protocol.states import LoopState, StoppedError, differences
 
 __all__ = ["Sittings"]
 
@@ -26,7 +28,8 @@ class Sittings:
         seconds: Between two writings of the file.
 
     Raises:
-        ValueError: The file cannot be read, or is of another evaluation.
+        OSError: The file could not be written.
+        ValueError: It cannot be read, or is of another evaluation.
     """
 
     def __init__(self, path: str | Path | None, arguments: Mapping[str, Any], seconds: float) -> None:
@@ -37,6 +40,7 @@ class Sittings:
         self._restored: dict[str, Any] = {}
         if self.path is not None:
             self._identity = {name: _said(value) for name, value in arguments.items()}
+            check_writable(self.path)
             if self.path.exists():
                 self._load(self.path)
 
@@ -47,6 +51,7 @@ class Sittings:
 
     def begin(self, state: LoopState) -> None:
         """Bring the state of a new training to where the file left it, if it was under way there."""
+        self._state = state
         if not self._restored:
             return
         try:
@@ -61,18 +66,28 @@ class Sittings:
         if self.path is not None and time.monotonic() - self.saved_at > self.seconds:
             self._save(self.path, state)
 
+    def stopped(self, place: str) -> StoppedError:
+        """Write the file now, and say so; ``place`` is where the training under way has come to."""
+        if self.path is None:
+            return StoppedError(f"stopped in {place}; nothing of it is kept, since no checkpoint was named")
+        self._save(self.path, self._state)
+        return StoppedError(f"stopped in {place}; saved in {self.path}: the same call resumes it")
+
     def close(self) -> None:
         """Remove the file: all is done."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
+        try:
+            if self.path is not None:
+                self.path.unlink(missing_ok=True)
+        except OSError as error:  # the result is worth more
+            warnings.warn(f"{self.path} is not needed any more, and could not be removed: {error}", stacklevel=3)
 
     def _save(self, path: Path, state: LoopState) -> None:
         content = {"identity": self._identity, "accuracies": self.accuracies, "seconds": self.elapsed}
         content |= {"state": state.state_dict(), "torch": torch.get_rng_state()}
         try:
             write_atomically(path, lambda file: torch.save(content, file))
-        except (OSError, RuntimeError) as error:  # torch says RuntimeError of a full disk
-            raise OSError(f"could not write {path}: {error}. What was there before is intact") from error
+        except OSError as error:
+            raise OSError(f"could not write {path}: {error.__cause__}. What was there before is intact") from error
         self.saved_at = time.monotonic()
 
     def _load(self, path: Path) -> None:
@@ -80,12 +95,12 @@ class Sittings:
             content = torch.load(path, map_location="cpu", weights_only=True)
             found, self.accuracies, self.before = content["identity"], content["accuracies"], content["seconds"]
             self._restored = {name: content[name] for name in ("state", "torch")}
-            differing = [name for name, value in self._identity.items() if found[name] != value]
+            differing = differences({name: found[name] for name in self._identity}, self._identity)
         except Exception as error:  # a damaged file makes torch raise a dozen kinds
             raise self._unreadable(error) from error
         if differing:
             raise ValueError(
-                f"{path} is of another evaluation: it differs in {', '.join(differing)}. "
+                f"{path} is of another evaluation: it differs in {differing}. "
                 f"Finish that one, remove the file, or name another"
             )
 
@@ -96,10 +111,16 @@ class Sittings:
         )
 
 
-def _said(argument: Any) -> str:
-    """A line that tells an argument from another: of images and generators, a digest of their tensors."""
+def _said(argument: Any) -> Any:
+    """What tells an argument from another, in plain values: of images and generators a digest of their tensors."""
     if isinstance(argument, Generator):
-        return digest(argument.state_dict().values())
+        return {"digest": digest(argument.state_dict().values()), **_normalisation(argument.spec)}
     if isinstance(argument, LabelledImages):
-        return digest(t for t in (argument.images, argument.labels, argument.soft) if t is not None)
-    return str(argument)
+        return {"digest": argument.fingerprint(), **_normalisation(argument.spec)}
+    if is_dataclass(argument):
+        return {field.name: _said(getattr(argument, field.name)) for field in fields(argument)}
+    return list(argument) if isinstance(argument, tuple) else argument
+
+
+def _normalisation(spec: ImageSpec) -> dict[str, Any]:
+    return {"mean": list(spec.mean), "std": list(spec.std)}

@@ -9,6 +9,8 @@ import torch
 
 __all__ = ["LoopState", "StoppedError", "differences"]
 
+BRIEF = 80
+
 
 class StoppedError(Exception):
     """The time budget ran out or ``should_stop`` said so. What is done is saved, and the same call resumes it."""
@@ -69,7 +71,7 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
 def _differing(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str) -> Iterator[str]:
     for key in dict.fromkeys((*here, *there)):
         name, old, new = f"{prefix}{key}", there.get(key), here.get(key)
-        if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        if isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and len(repr(old)) > BRIEF:
             old, new = ({str(i): value for i, value in enumerate(values)} for values in (old, new))
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from _differing(old, new, f"{name}.")
@@ -79,4 +81,4 @@ def _differing(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str) -
 
 def _brief(value: Any) -> str:
     text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= BRIEF else f"{text[: BRIEF - 3]}..."

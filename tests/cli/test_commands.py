@@ -19,9 +19,9 @@ from dim_data import Generator, __version__
 from dim_data.cli import main
 
 TINY = ["--set", "options.width=8", "--set", "options.top_width=4", "--set", "options.blocks=1"]
-QUICK = [*TINY, "--set", "first_steps=4", "--set", "matching_steps=4", "--set", "pool_ages=2"]
-QUICK += ["--set", "selections=0", "--device", "cpu"]
-ENDLESS = [*TINY, "--set", "first_steps=100000", "--set", "pool_ages=0", "--device", "cpu"]
+QUICK = [*TINY, "--set", "reconstruction.steps=4", "--set", "matching.steps=4", "--set", "pool.ages=2"]
+QUICK += ["--set", "selection.checkpoints=0", "--device", "cpu"]
+ENDLESS = [*TINY, "--set", "reconstruction.steps=100000", "--set", "pool.ages=0", "--device", "cpu"]
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_a_set_is_distilled_described_shown_and_evaluated(
     assert made["folder"] == str(folder)
     assert made["bytes"] == (folder / "model.safetensors").stat().st_size
     assert made["codes"] == 60
-    assert made["training"]["config"]["first_steps"] == 4
+    assert made["training"]["config"]["reconstruction"]["steps"] == 4
 
     assert run("info", folder, "--json") == 0
     assert json.loads(capsys.readouterr().out) == made
@@ -164,8 +164,13 @@ def test_what_cannot_be_done_ends_with_a_sentence(
         ("seed", "--set wants NAME=VALUE, got 'seed'"),
         ("options=3", "--set wants NAME=VALUE, got 'options=3'"),
         ("seed.x=3", "--set wants NAME=VALUE, got 'seed.x=3'"),
-        ("first_steps=0", "first_steps must be a positive int, got 0"),
-        ("pool=convnet3,vgg", "unknown name 'vgg'"),
+        ("matching=3", "--set wants NAME=VALUE, got 'matching=3'"),
+        ("matching.depth=3", "got 'matching.depth=3'; names: adversarial.batch_size, "),
+        ("options.=3", "--set wants NAME=VALUE, got 'options.=3'"),
+        ("matching_steps=3", "selection.images, source, options.OPTION"),
+        ("reconstruction.steps=0", "reconstruction.steps must be a positive int, got 0"),
+        ("pool.classifiers=convnet3,vgg", "pool.classifiers has an unknown name 'vgg'"),
+        ("adversarial.steps=7", "adversarial.* is set, and would not be read: first is 'reconstruction'"),
         ("options.depth=3", "architecture 'compact' has no option 'depth'"),
     ],
 )

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from dim_data.distillation.adversarial import (
     gradient_penalty,
     train_adversarial,
 )
+from dim_data.distillation.choices import AdversarialConfig
 from dim_data.format.config import GeneratorConfig
 from dim_data.generator.model import Generator
 from dim_data.protocol.states import LoopState
@@ -28,7 +28,7 @@ def parts(width: int = 8, lr: float = 1e-3, device: torch.device = CPU) -> LoopS
     with torch.random.fork_rng():
         torch.manual_seed(0)
         generator = Generator(GeneratorConfig(DATA.spec, "compact", "noise", {**TINY, "latent_dim": 8})).to(device)
-    return adversarial_parts(generator, width, lr, 0.9, 1, device)
+    return adversarial_parts(generator, AdversarialConfig(lr=lr, discriminator_width=width), 0.9, 1, device)
 
 
 def batch(count: int = 6) -> tuple[Tensor, Tensor]:
@@ -200,8 +200,7 @@ def test_the_generator_learns_classes_from_the_class_head() -> None:
 
 def test_the_game_teaches_the_discriminator_classes() -> None:
     state = parts(16, 2e-3)
-    settings: dict[str, Any] = {"batch_size": 12, "augmentation": (), "device": CPU}
-    records = list(train_adversarial(state, DATA, 40, **settings))
+    records = list(train_adversarial(state, DATA, AdversarialConfig(40, 12), augmentation=(), device=CPU))
     losses = [record.losses["class"] for record in records]
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
     assert {record.stage for record in records} == {"adversarial"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from conftest import TINY, make_data
 from dim_data.distillation.adversarial import adversarial_parts, train_adversarial
+from dim_data.distillation.choices import AdversarialConfig, MatchingConfig, PoolConfig, ReconstructionConfig
 from dim_data.distillation.loops import Ema, StageStep, draw_batch
 from dim_data.distillation.matching import match_images, match_labels
 from dim_data.distillation.pool import start_pool, warm_pool
@@ -23,6 +25,7 @@ from dim_data.protocol.states import LoopState
 
 DATA = make_data()
 CPU = torch.device("cpu")
+POOL = PoolConfig(("resnet10", "convnet3"), (3, 3), ("crop",))
 
 
 def test_the_average_follows_its_formula() -> None:
@@ -80,32 +83,30 @@ def build(name: str) -> tuple[list[LoopState], Loop]:
     """Fresh states of a loop of six steps, and how to run it up to a step, or to its end."""
     stage, source = name.split("-")
     if stage == "pool":
-        state = start_pool(("resnet10", "convnet3"), 2, DATA.spec, 1, CPU)
-        return [state], lambda steps: islice(warm_pool(state, DATA, (3, 3), ("crop",), CPU), steps)
+        state = start_pool(POOL, DATA.spec, 1, CPU)
+        return [state], lambda steps: islice(warm_pool(state, DATA, POOL, CPU), steps)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         options = {"width": 4} if source == "dim" else {**TINY, "code_channels": 2}
         kind = {"codes": ("compact", "codes", 3), "noise": ("compact", "noise", 0), "dim": ("dim", "noise", 0)}[source]
         generator = Generator(GeneratorConfig(DATA.spec, kind[0], kind[1], options, kind[2]))
     if stage == "adversarial" or stage == "labels":
-        state = adversarial_parts(generator, 8, 1e-3, 0.9, 2, CPU)
+        state = adversarial_parts(generator, AdversarialConfig(lr=1e-3, discriminator_width=8), 0.9, 2, CPU)
     else:
-        state = reconstruction_parts(generator, 1e-3, 0.9, 2, CPU)
-    pool = start_pool(("resnet10", "convnet3"), 2, DATA.spec, 1, CPU)
-    common: dict[str, Any] = {"batch_size": 4, "device": CPU, "augmentation": ("flip",)}
-    paired: dict[str, Any] = {"lr": 1e-3}
+        state = reconstruction_parts(generator, 0.9, 2, CPU)
+    pool = start_pool(POOL, DATA.spec, 1, CPU)
+    common: dict[str, Any] = {"device": CPU, "augmentation": ("flip",)}
     if stage == "reconstruct":
-        return [state], lambda steps: reconstruct(state, DATA, steps, **common, **paired)
+        return [state], lambda steps: reconstruct(state, DATA, ReconstructionConfig(steps, 4, 1e-3), **common)
     if stage == "adversarial":
-        return [state], lambda steps: train_adversarial(state, DATA, steps, **common)
+        return [state], lambda steps: train_adversarial(state, DATA, AdversarialConfig(steps, 4), **common)
     if stage == "images":
-        weights = {"logit_weight": 0.1}
-        return [state, pool], lambda steps: islice(
-            match_images(state, pool, DATA, 6, **common, **paired, **weights), steps
-        )
-    common["augmentation"] = ("crop", "color", "cutout")
-    settings = {"match_weight": 0.1, "lifetime": 2, "aging_steps": 1}
-    return [state, pool], lambda steps: match_labels(state, pool, DATA, steps, **common, **settings)
+        matching = MatchingConfig(6, 4, 1e-3, logit_weight=0.1)
+        return [state, pool], lambda steps: islice(match_images(state, pool, DATA, matching, **common), steps)
+    aging = replace(POOL, augmentation=("crop", "color", "cutout"), lifetime=2, aging_steps=1)
+    return [state, pool], lambda steps: match_labels(
+        state, pool, DATA, MatchingConfig(steps, 4, 1e-3, logit_weight=0.1), aging, device=CPU
+    )
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from conftest import TINY, make_data
 from dim_data.distillation import matching
 from dim_data.distillation.adversarial import adversarial_parts
+from dim_data.distillation.choices import AdversarialConfig, MatchingConfig, PoolConfig, ReconstructionConfig
 from dim_data.distillation.matching import feature_distance, logit_distance, match_images, match_labels
 from dim_data.distillation.pool import start_pool, warm_pool
 from dim_data.distillation.reconstruction import reconstruct, reconstruction_parts
@@ -65,29 +67,27 @@ def test_feature_distance() -> None:
 # Loops -------------------------------------------------------------------------------------------------
 
 
-def start(lr: float = 3e-3, device: torch.device = CPU) -> LoopState:
+def start(device: torch.device = CPU) -> LoopState:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         generator = Generator(GeneratorConfig(DATA.spec, "compact", "codes", TINY, 3)).to(device)
-    return reconstruction_parts(generator, lr, 0.9, 1, device)
+    return reconstruction_parts(generator, 0.9, 1, device)
 
 
 def warmed(names: tuple[str, ...], ages: tuple[int, ...], device: torch.device = CPU) -> LoopState:
-    state = start_pool(names, len(ages), DATA.spec, 0, device)
-    list(warm_pool(state, DATA.to(device), ages, (), device, batch_size=12))
+    config = PoolConfig(names, ages, ())
+    state = start_pool(config, DATA.spec, 0, device)
+    list(warm_pool(state, DATA.to(device), config, device, batch_size=12))
     return state
-
-
-SETTINGS: dict[str, Any] = {"batch_size": 8, "augmentation": ()}
 
 
 @pytest.mark.usefixtures("small_classifiers")
 def test_matching_brings_logits_and_features_together(device: torch.device) -> None:
     state, pool, data = start(device=device), warmed(("convnet3",), (10, 10), device), DATA.to(device)
-    common: dict[str, Any] = {"batch_size": 8, "augmentation": (), "device": device}
-    list(reconstruct(state, data, 10, lr=1e-2, **common))
+    common: dict[str, Any] = {"augmentation": (), "device": device}
+    list(reconstruct(state, data, ReconstructionConfig(10, 8, 1e-2), **common))
     state.step = 0
-    records = list(match_images(state, pool, data, 100, lr=5e-3, logit_weight=0.1, device=device, **SETTINGS))
+    records = list(match_images(state, pool, data, MatchingConfig(100, 8, 5e-3, logit_weight=0.1), **common))
     for name, share in (("logits", 0.3), ("features", 0.7), ("pixels", 0.8)):
         losses = [record.losses[name] for record in records]
         assert sum(losses[-10:]) < share * sum(losses[:10]), name
@@ -106,7 +106,7 @@ def test_members_do_not_change_in_match_images_and_are_asked_in_turn(monkeypatch
         member.train()
         original = member.features
         monkeypatch.setattr(member, "features", lambda x, i=index, f=original: asked.append(i) or f(x))
-    list(match_images(start(), pool, DATA, 5, lr=1e-3, logit_weight=0.1, device=CPU, **SETTINGS))
+    list(match_images(start(), pool, DATA, MatchingConfig(5, 8, 1e-3), augmentation=(), device=CPU))
     assert asked == [i for i in (0, 1, 2, 0, 1) for _ in range(2)]
     assert all(torch.equal(t, before[name]) for name, t in members.state_dict().items())
     assert str(pool.parts["optimiser"].state_dict()) == str(momenta)
@@ -119,16 +119,14 @@ def moved(state: LoopState, fresh: LoopState, name: str) -> bool:
 
 
 @pytest.mark.usefixtures("small_classifiers")
-@pytest.mark.parametrize(
-    "change",
-    [{"logit_weight": 1.0}, {"lr": 1e-2}, {"augmentation": ("flip",)}],
-)
+@pytest.mark.parametrize("change", [{"logit_weight": 1.0}, {"lr": 1e-2}, {"augmentation": ("flip",)}])
 def test_every_setting_counts(change: dict[str, Any]) -> None:
     pool = warmed(("convnet3",), (2,))
-    settings = {**SETTINGS, "lr": 1e-3, "logit_weight": 0.1, "device": CPU}
+    settings = {"lr": 1e-3, "logit_weight": 0.1, "augmentation": ()}
     plain, changed = start(), start()
-    list(match_images(plain, pool, DATA, 3, **settings))
-    list(match_images(changed, pool, DATA, 3, **{**settings, **change}))
+    for state, values in ((plain, settings), (changed, {**settings, **change})):
+        augmentation = values.pop("augmentation")
+        list(match_images(state, pool, DATA, MatchingConfig(3, 8, **values), augmentation=augmentation, device=CPU))
     for name in ("generator", "encoder"):
         assert moved(changed, plain, name)
 
@@ -137,21 +135,22 @@ def game() -> LoopState:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         generator = Generator(GeneratorConfig(DATA.spec, "compact", "noise", TINY))
-    return adversarial_parts(generator, 8, 1e-3, 0.9, 1, CPU)
+    return adversarial_parts(generator, AdversarialConfig(discriminator_width=8), 0.9, 1, CPU)
 
 
-GAME: dict[str, Any] = {"batch_size": 4, "match_weight": 0.1, "augmentation": ("crop", "cutout"), "device": CPU}
+GAME = PoolConfig(("resnet10",), (0, 0), ("crop", "cutout"))
 
 
 @pytest.mark.usefixtures("small_classifiers")
 def test_a_member_lives_for_its_lifetime_and_then_the_next_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool, renewed, aged = start_pool(("resnet10",), 2, DATA.spec, 0, CPU), [], []
+    pool, renewed, aged = start_pool(GAME, DATA.spec, 0, CPU), [], []
     renew, age = matching.renew_member, matching.age_member
     monkeypatch.setattr(matching, "renew_member", lambda state, i: renewed.append((len(aged), i)) or renew(state, i))
     monkeypatch.setattr(
         matching, "age_member", lambda state, i, *rest: aged.append((i, rest[2])) or age(state, i, *rest)
     )
-    records = list(match_labels(game(), pool, DATA, 7, lifetime=3, aging_steps=2, **GAME))
+    config = replace(GAME, lifetime=3, aging_steps=2)
+    records = list(match_labels(game(), pool, DATA, MatchingConfig(7, 4), config, device=CPU))
     assert renewed == [(6, 0)]
     assert aged == [(i, 2) for i in (0, 0, 0, 1, 1, 1, 0)]
     assert [m.stem[1].num_batches_tracked.item() for m in pool.parts["pool"]] == [2, 6]
@@ -160,14 +159,13 @@ def test_a_member_lives_for_its_lifetime_and_then_the_next_has_its_turn(monkeypa
 
 
 @pytest.mark.usefixtures("small_classifiers")
-def test_the_match_weight_counts_and_members_learn_from_real_images_alone() -> None:
-    pools, states = [], []
+def test_the_weight_counts_and_members_learn_from_real_images_alone() -> None:
+    pools, states, config = [], [], replace(GAME, ages=(0,), lifetime=10, aging_steps=1)
     for weight in (0.0, 100.0):
-        pools.append(start_pool(("resnet10",), 1, DATA.spec, 0, CPU))
+        pools.append(start_pool(config, DATA.spec, 0, CPU))
         states.append(game())
-        list(
-            match_labels(states[-1], pools[-1], DATA, 3, lifetime=10, aging_steps=1, **{**GAME, "match_weight": weight})
-        )
+        matching = MatchingConfig(3, 4, logit_weight=weight)
+        list(match_labels(states[-1], pools[-1], DATA, matching, config, device=CPU))
     assert moved(states[0], states[1], "generator")
     first, second = (pool.parts["pool"].state_dict() for pool in pools)
     assert all(torch.equal(t, second[name]) for name, t in first.items())
@@ -187,8 +185,9 @@ def test_pairs_are_of_one_class_and_share_their_draw(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setitem(matching.__dict__, "age_member", lambda *args: None)
     monkeypatch.setattr("dim_data.distillation.pool.build_classifier", lambda name, spec: Watcher(spec))
-    pool = start_pool(("any",), 1, DATA.spec, 0, CPU)
-    list(match_labels(game(), pool, DATA, 2, lifetime=10, aging_steps=0, **{**GAME, "augmentation": ("cutout",)}))
+    config = replace(GAME, ages=(0,), augmentation=("cutout",), lifetime=10)
+    pool = start_pool(config, DATA.spec, 0, CPU)
+    list(match_labels(game(), pool, DATA, MatchingConfig(2, 4), config, device=CPU))
     assert len(shown) == 4
     for real, fake in (shown[:2], shown[2:]):
         zero = DATA.spec.normalize(torch.zeros(1, 1, 1, 1))

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from conftest import make_data
+from dim_data.distillation.choices import PoolConfig
 from dim_data.distillation.pool import AGING_LR, PEAK_LR, age_member, renew_member, start_pool, warm_pool
 from dim_data.networks.classifiers import ConvNet, ResNet
 from dim_data.protocol.evaluation import measure_accuracy
@@ -18,8 +19,12 @@ DATA, TEST = make_data(), make_data(seed=1)
 CPU = torch.device("cpu")
 
 
-def pool(members: int = 3, seed: int = 0, names: tuple[str, ...] = ("convnet3", "resnet10")) -> LoopState:
-    return start_pool(names, members, DATA.spec, seed, CPU)
+def ages(*steps: int, augmentation: tuple[str, ...] = ()) -> PoolConfig:
+    return PoolConfig(("convnet3", "resnet10"), steps, augmentation)
+
+
+def pool(seed: int = 0) -> LoopState:
+    return start_pool(ages(1, 1, 1), DATA.spec, seed, CPU)
 
 
 def weights(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -41,24 +46,24 @@ def test_names_are_taken_in_turn_and_the_seed_decides() -> None:
 
 
 def test_members_are_trained_one_after_the_other_to_their_ages() -> None:
-    state, ages = pool(), (3, 0, 5)
+    state, config = pool(), ages(3, 0, 5, augmentation=("flip",))
     members = state.parts["pool"]
     fresh = [weights(m) for m in members]
     history = []
-    for record in warm_pool(state, DATA, ages, ("flip",), CPU, batch_size=6):
+    for record in warm_pool(state, DATA, config, CPU, batch_size=6):
         history.append([not same(m, before) for m, before in zip(members, fresh, strict=True)])
         assert (record.stage, record.step, record.steps) == ("pool", len(history), 8)
         if record.step == 3:
             finished = weights(members[0])
     assert history == [[True, False, False]] * 3 + [[True, False, True]] * 5
     assert same(members[0], finished)
-    assert list(warm_pool(state, DATA, ages, (), CPU)) == []
+    assert list(warm_pool(state, DATA, config, CPU)) == []
 
 
 def test_each_member_has_a_one_cycle_rate_of_its_own() -> None:
     state = pool()
     rates: list[list[float]] = [[], [], []]
-    for record in warm_pool(state, DATA, (50, 0, 20), (), CPU, batch_size=2):
+    for record in warm_pool(state, DATA, ages(50, 0, 20), CPU, batch_size=2):
         member = 0 if record.step <= 50 else 2
         rates[member].append(state.parts["optimiser"].param_groups[member]["lr"])
     for age, cycle in ((50, rates[0]), (20, rates[2])):
@@ -70,8 +75,8 @@ def test_each_member_has_a_one_cycle_rate_of_its_own() -> None:
 
 
 def test_age_tells_in_accuracy(device: torch.device) -> None:
-    state = start_pool(("convnet3", "resnet10"), 2, DATA.spec, 0, device)
-    list(warm_pool(state, DATA.to(device), (40, 40), (), device, batch_size=12))
+    state = start_pool(ages(40, 40), DATA.spec, 0, device)
+    list(warm_pool(state, DATA.to(device), ages(40, 40), device, batch_size=12))
     for member in state.parts["pool"]:
         assert measure_accuracy(member, TEST) > 0.9
 

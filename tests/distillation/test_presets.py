@@ -2,12 +2,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from typing import Any
 
 import pytest
 
+from dim_data.distillation.choices import (
+    AdversarialConfig,
+    LabelsConfig,
+    MatchingConfig,
+    PoolConfig,
+    ReconstructionConfig,
+    RefiningConfig,
+    SelectionConfig,
+)
 from dim_data.distillation.presets import PRESETS, DistillConfig
 from dim_data.format.config import GeneratorConfig
+from dim_data.generator.facts import describe
+from dim_data.generator.model import Generator
+from dim_data.generator.names import bundled_names
+from dim_data.hub.card import render_card
 from dim_data.images.specs import KNOWN_SPECS
 
 
@@ -36,62 +50,150 @@ def test_a_preset_names_a_generator_that_exists(name: str, spec: Any) -> None:
 
 def test_the_papers_schedule() -> None:
     paper = PRESETS["paper"]
-    assert (paper.architecture, paper.first, paper.discriminator_width) == ("dim", "adversarial", 196)
-    assert paper.first_steps * paper.first_batch == pytest.approx(150 * 50_000, rel=1e-3)
-    assert paper.matching_steps * paper.matching_batch == pytest.approx(100 * 50_000, rel=2e-3)
-    assert (paper.first_lr, paper.matching_lr, paper.logit_weight) == (1e-4, 5e-6, 0.01)
-    assert (paper.pool_aging, paper.pool_lifetime * paper.matching_batch) == (16, pytest.approx(50_000, rel=2e-3))
-    assert sorted(paper.pool_augmentation) == ["color", "crop", "cutout"]
-    assert len(paper.pool) == 5
+    game, matching, pool = paper.adversarial, paper.matching, paper.pool
+    assert (paper.architecture, paper.first, game.discriminator_width) == ("dim", "adversarial", 196)
+    assert game.steps * game.batch_size == pytest.approx(150 * 50_000, rel=1e-3)
+    assert matching.steps * matching.batch_size == pytest.approx(100 * 50_000, rel=2e-3)
+    assert (game.lr, matching.lr, matching.logit_weight) == (1e-4, 5e-6, 0.01)
+    assert (pool.aging_steps, pool.lifetime * matching.batch_size) == (16, pytest.approx(50_000, rel=2e-3))
+    assert sorted(pool.augmentation) == ["color", "crop", "cutout"]
+    assert (len(pool.classifiers), pool.ages) == (5, (0,) * 5)
 
 
-def test_unknown_settings_raise() -> None:
-    with pytest.raises(ValueError, match=r"unknown distillation settings \['epochs', 'steps'\]"):
-        DistillConfig.from_dict({"steps": 3, "epochs": 1, "seed": 0})
+def test_the_default_is_the_run_it_always_was() -> None:
+    config = PRESETS["default"]
+    assert config.reconstruction == ReconstructionConfig(steps=400, batch_size=64, lr=2e-3)
+    assert config.matching == MatchingConfig(steps=6000, batch_size=64, lr=2e-3, logit_weight=0.05)
+    assert config.pool == PoolConfig(("convnet3",), (300, 1000, 3000), ("flip",), lifetime=1, aging_steps=0)
+    assert config.selection == SelectionConfig(checkpoints=2, images=20_000)
+    assert (config.labels, config.refining) == (LabelsConfig(False, 2.0), RefiningConfig(0, 64))
+    assert (config.rank, config.max_codes, config.ema, config.holdout, config.seed) == (128, 0, 0.999, 0.05, 0)
+    assert PRESETS["noise"] == dataclasses.replace(config, source="noise")
+
+
+def test_what_is_left_out_is_as_in_the_default() -> None:
     assert DistillConfig.from_dict({"seed": 4}) == DistillConfig(seed=4)
+    assert DistillConfig.from_dict({"matching": {"steps": 3}}) == DistillConfig(matching=MatchingConfig(steps=3))
 
 
-POSITIVE = ["first_steps", "first_batch", "matching_batch", "pool_lifetime", "discriminator_width", "selection_images"]
-COUNTS = ["matching_steps", "pool_aging", "selections", "max_codes"]
-TUPLES = ["pool", "pool_ages", "augmentation", "pool_augmentation"]
-WEIGHTS = ["logit_weight"]
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (
+            {"steps": 3, "epochs": 1, "seed": 0},
+            r"unknown distillation settings \['epochs', 'steps'\]: choose from ",
+        ),
+        (
+            {"first_steps": 3},
+            r"unknown .* \['first_steps'\]: choose from \['architecture', .*'matching', ",
+        ),
+        (
+            {"matching": {"step": 3}},
+            r"\['matching.step'\]: choose from \['matching.steps', 'matching.batch_size', 'matching.lr', 'matching.log",
+        ),
+        ({"matching": 3}, "matching must be a mapping of settings, got 3"),
+        ({"matching": None}, "matching must be a mapping of settings, got None"),
+        ([], r"a configuration must be a mapping of settings, got \[\]"),
+    ],
+)
+def test_unknown_settings_raise(values: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        DistillConfig.from_dict(values)
+
+
+POSITIVE = ["reconstruction.steps", "reconstruction.batch_size", "adversarial.steps", "adversarial.batch_size"]
+POSITIVE += ["adversarial.discriminator_width", "matching.batch_size", "pool.lifetime", "selection.images"]
+POSITIVE += ["refining.batch_size", "rank"]
+COUNTS = ["matching.steps", "pool.aging_steps", "selection.checkpoints", "refining.looks", "max_codes"]
+TUPLES = ["pool.classifiers", "pool.augmentation", "augmentation"]
+RATES = ["reconstruction.lr", "adversarial.lr", "matching.lr"]
 
 
 @pytest.mark.parametrize(
     ("field", "value", "sentence"),
     [
-        *((name, 0, f"{name} must be a positive int, got 0") for name in POSITIVE),
-        *((name, 1.5, f"{name} must be a positive int, got 1.5") for name in POSITIVE),
-        *((name, True, f"{name} must be a positive int, got True") for name in POSITIVE),
-        *((name, -1, f"{name} must be an int of at least 0, got -1") for name in COUNTS),
-        *((name, "3", f"{name} must be an int of at least 0, got '3'") for name in COUNTS),
-        *((name, 0, rf"{name} must be in \(0, 1\), got 0") for name in ("first_lr", "matching_lr")),
-        *((name, 1.0, rf"{name} must be in \(0, 1\), got 1.0") for name in ("first_lr", "matching_lr")),
-        *((name, float("nan"), rf"{name} must be in \(0, 1\), got nan") for name in ("first_lr", "matching_lr")),
-        *((name, 1.0, rf"{name} must be in \[0, 1\), got 1.0") for name in ("ema", "holdout")),
-        *((name, "0.5", rf"{name} must be in \[0, 1\), got '0.5'") for name in ("ema", "holdout")),
-        *((name, -1, f"{name} must be a finite number of at least 0, got -1") for name in WEIGHTS),
-        *((name, float("inf"), f"{name} must be a finite number of at least 0, got inf") for name in WEIGHTS),
-        *((name, ["flip"], rf"{name} must be a tuple, got \['flip'\]") for name in TUPLES),
-        *((name, "flip", f"{name} must be a tuple, got 'flip'") for name in TUPLES),
-        ("pool", (), "pool and pool_ages must name at least one member, of age 0 or more"),
-        ("pool_ages", (), "pool and pool_ages must name at least one member, of age 0 or more"),
-        ("pool_ages", (3, -1), "pool and pool_ages must name at least one member, of age 0 or more"),
-        ("pool", ("convnet3", "vgg"), r"unknown name 'vgg': choose from \['convnet3', 'resnet10'"),
-        ("augmentation", ("rotate",), r"unknown name 'rotate': choose from \['color', 'crop', 'cutout', 'flip'\]"),
-        ("pool_augmentation", ("rotate",), "unknown name 'rotate': choose from"),
-        ("seed", 0.5, "seed must be an int, got 0.5"),
-        ("seed", None, "seed must be an int, got None"),
-        ("source", "dream", "source must be 'noise' or 'codes', got 'dream'"),
-        ("rank", 0, "rank must be a positive int, got 0"),
-        ("first", "diffusion", "first must be 'adversarial' or 'reconstruction', got 'diffusion'"),
-        ("first", "adversarial", "stored codes come from first='reconstruction'; an adversarial generator draws noise"),
-        ("architecture", "dim", "architecture 'dim' is trained by first='adversarial'; reconstruction needs 'compact'"),
+        *((name, 0, "must be a positive int, got 0") for name in POSITIVE),
+        *((name, 1.5, "must be a positive int, got 1.5") for name in POSITIVE),
+        *((name, True, "must be a positive int, got True") for name in POSITIVE),
+        *((name, -1, "must be an int of at least 0, got -1") for name in COUNTS),
+        *((name, "3", "must be an int of at least 0, got '3'") for name in COUNTS),
+        *((name, 0, "must be a number in (0, 1), got 0") for name in RATES),
+        *((name, 1.0, "must be a number in (0, 1), got 1.0") for name in RATES),
+        *((name, float("nan"), "must be a number in (0, 1), got nan") for name in RATES),
+        *((name, 1.0, "must be a number in [0, 1), got 1.0") for name in ("ema", "holdout")),
+        *((name, "0.5", "must be a number in [0, 1), got '0.5'") for name in ("ema", "holdout")),
+        ("matching.logit_weight", -1, "must be a number in [0, inf), got -1"),
+        ("matching.logit_weight", float("inf"), "must be a number in [0, inf), got inf"),
+        *((name, 3, "must be a tuple, got 3") for name in TUPLES),
+        *((name, "flip", "must be a tuple, got 'flip'") for name in TUPLES),
+        ("pool.classifiers", (), "and pool.ages must name at least one member"),
+        ("pool.ages", (3, -1), "must be a tuple of ints of at least 0, got (3, -1)"),
+        ("pool.ages", 3, "must be a tuple of ints of at least 0, got 3"),
+        ("pool.classifiers", ("convnet3", "vgg"), "has an unknown name 'vgg': choose from ['convnet3', 'resnet10'"),
+        ("augmentation", ("rotate",), "has an unknown name 'rotate': choose from ['color', 'crop', 'cutout', 'flip']"),
+        ("pool.augmentation", ("rotate",), "has an unknown name 'rotate': choose from"),
+        ("labels.soft", 1, "must be True or False, got 1"),
+        ("seed", 0.5, "must be an int of at least"),
+        ("seed", None, "must be an int of at least"),
+        ("source", "dream", "must be 'noise' or 'codes', got 'dream'"),
+        ("first", "diffusion", "must be 'adversarial' or 'reconstruction', got 'diffusion'"),
     ],
 )
 def test_bad_fields_raise(field: str, value: Any, sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        DistillConfig(**{field: value})
+    stage, _, name = field.rpartition(".")
+    with pytest.raises(ValueError, match=re.escape(f"{field} {sentence}")):
+        DistillConfig.from_dict({stage: {name: value}} if stage else {name: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"first": "adversarial"},
+            "stored codes come from first='reconstruction'; an adversarial generator draws noise",
+        ),
+        ({"architecture": "dim"}, "architecture 'dim' is trained by first='adversarial'; reconstruction needs"),
+        ({"matching": {"steps": 3}}, "matching must be a MatchingConfig, got {'steps': 3}"),
+        ({"pool": ReconstructionConfig()}, "pool must be a PoolConfig, got ReconstructionConfig"),
+        ({"pool": ("convnet3",)}, "pool must be a PoolConfig, got"),
+    ],
+)
+def test_what_does_not_fit_together_raises(changes: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        DistillConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"adversarial": AdversarialConfig(steps=3)}, "adversarial.* is set, and would not be read: first is 'recon"),
+        (
+            {"first": "adversarial", "source": "noise", "reconstruction": ReconstructionConfig(lr=0.1)},
+            "reconstruction.* is set, and would not be read: first is 'adversarial'",
+        ),
+        ({"pool": PoolConfig(lifetime=3)}, "pool.lifetime and pool.aging_steps are set, and would not be read"),
+        ({"pool": PoolConfig(aging_steps=3)}, "pool.lifetime and pool.aging_steps are set, and would not be read"),
+    ],
+)
+def test_what_would_not_be_read_is_not_taken(changes: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        DistillConfig(**changes)
+
+
+@pytest.mark.parametrize("name", bundled_names())
+def test_how_the_bundled_generators_were_made_stays_readable(name: str) -> None:
+    """Their files have one flat configuration, as runs wrote it once."""
+    generator = Generator.from_pretrained(name)
+    training = describe(generator, generator.folder)["training"]
+    assert training["config"]["matching_steps"] > 0
+    assert "images shown" in render_card("user/repo", generator.config, size=1, training=training)
+
+
+@pytest.mark.parametrize("config", [{"first": "adversarial", "first_steps": 3}, PRESETS["paper"].to_dict()])
+def test_a_card_knows_the_game_in_old_and_new_files(config: dict[str, Any], tiny_noise: Generator) -> None:
+    for told in (config, {**config, "first": "reconstruction"}):
+        card = render_card("user/repo", tiny_noise.config, size=1, training={"config": told})
+        assert ("- gan" in card) == (told["first"] == "adversarial")
 
 
 def test_a_config_is_frozen() -> None:

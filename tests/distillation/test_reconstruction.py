@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
 
 from conftest import TINY, make_data, make_spec
+from dim_data.distillation.choices import ReconstructionConfig
 from dim_data.distillation.reconstruction import (
     Encoder,
     encode_all,
@@ -27,7 +26,7 @@ def parts(device: torch.device = CPU) -> LoopState:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         generator = Generator(GeneratorConfig(DATA.spec, "compact", "codes", TINY, 3)).to(device)
-    return reconstruction_parts(generator, 2e-3, 0.9, 1, device)
+    return reconstruction_parts(generator, 0.9, 1, device)
 
 
 @pytest.mark.parametrize("levels", [2, 3, 16])
@@ -82,8 +81,8 @@ def test_a_reconstruction_is_the_decoded_code() -> None:
 
 def test_pixels_are_learned(device: torch.device) -> None:
     state = parts(device)
-    settings: dict[str, Any] = {"batch_size": 8, "lr": 1e-2, "augmentation": (), "device": device}
-    records = list(reconstruct(state, DATA.to(device), 60, **settings))
+    config = ReconstructionConfig(60, batch_size=8, lr=1e-2)
+    records = list(reconstruct(state, DATA.to(device), config, augmentation=(), device=device))
     pixels = [record.losses["pixels"] for record in records]
     assert sum(pixels[-5:]) < 0.7 * sum(pixels[:5])
     assert [record.steps for record in records] == [60] * 60
@@ -94,11 +93,11 @@ def test_pixels_are_learned(device: torch.device) -> None:
 def test_the_rate_rises_over_200_steps() -> None:
     state = parts()
     state.step = 99
-    settings: dict[str, Any] = {"batch_size": 2, "lr": 1e-3, "augmentation": (), "device": CPU}
-    next(reconstruct(state, DATA, 300, **settings))
+    config = ReconstructionConfig(300, batch_size=2, lr=1e-3)
+    next(reconstruct(state, DATA, config, augmentation=(), device=CPU))
     assert state.parts["optimiser"].param_groups[0]["lr"] == pytest.approx(0.5e-3)
     state.step = 250
-    next(reconstruct(state, DATA, 300, **settings))
+    next(reconstruct(state, DATA, config, augmentation=(), device=CPU))
     assert state.parts["optimiser"].param_groups[0]["lr"] == pytest.approx(1e-3)
 
 

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,16 +26,16 @@ from PIL import Image
 
 from conftest import SMALL_CLASSIFIERS, TINY, make_data, make_spec
 from dim_data.distillation import candidates, reconstruction, runs, stages
-from dim_data.distillation.curves import save_curves
 from dim_data.distillation.loops import StageStep
+from dim_data.distillation.pictures import save_curves
 from dim_data.distillation.presets import DistillConfig
 from dim_data.distillation.reconstruction import Encoder
-from dim_data.distillation.runs import DivergenceError, StoppedError
+from dim_data.distillation.runs import DivergenceError
 from dim_data.distillation.stages import distill
 from dim_data.generator.model import Generator
 from dim_data.images.real import LabelledImages
 from dim_data.networks.classifiers import CLASSIFIERS
-from dim_data.protocol.states import LoopState
+from dim_data.protocol.states import LoopState, StoppedError
 
 pytestmark = pytest.mark.usefixtures("small_nets", "no_curves")
 
@@ -42,37 +43,31 @@ DATA = make_data(per_class=12)
 OPTIONS = {**TINY, "code_channels": 2, "latent_dim": 8}
 TINY_RUN: dict[str, Any] = {
     "options": OPTIONS,
-    "first_steps": 12,
-    "first_batch": 4,
-    "matching_steps": 12,
-    "matching_batch": 4,
-    "pool": ("convnet3", "resnet10"),
-    "pool_ages": (6, 3),
-    "discriminator_width": 8,
+    "pool": {"classifiers": ("convnet3", "resnet10"), "ages": (6, 3)},
+    "matching": {"steps": 12, "batch_size": 4},
+    "selection": {"checkpoints": 3, "images": 12},
     "ema": 0.9,
     "holdout": 0.2,
-    "selections": 3,
-    "selection_images": 12,
 }
+PAIRED: dict[str, Any] = {"reconstruction": {"steps": 12, "batch_size": 4}}
 GAME: dict[str, Any] = {
     "first": "adversarial",
     "source": "noise",
-    "pool_ages": (0, 0),
-    "pool_lifetime": 4,
-    "pool_aging": 2,
-    "pool_augmentation": ("color", "crop", "cutout"),
+    "adversarial": {"steps": 12, "batch_size": 4, "lr": 2e-3, "discriminator_width": 8},
+    "pool": {"ages": (0, 0), "lifetime": 4, "aging_steps": 2, "augmentation": ("color", "crop", "cutout")},
 }
 CHANGES: dict[str, dict[str, Any]] = {
-    "codes": {"source": "codes"},
-    "refined": {"source": "codes", "matching_batch": 2, "refining_looks": 3},
-    "noise": {"source": "noise"},
+    "codes": {**PAIRED, "source": "codes"},
+    "refined": {**PAIRED, "source": "codes", "refining": {"looks": 3, "batch_size": 2}},
+    "noise": {**PAIRED, "source": "noise", "prior": {"epochs": 8, "batch_size": 16, "width": 16, "layers": 1}},
     "game": GAME,
     "paper": {**GAME, "architecture": "dim", "options": {"width": 4, "latent_dim": 16}},
 }
+ONE_STEP: dict[str, Any] = {"reconstruction": {"steps": 1}, "matching": {"steps": 1}, "selection": {"checkpoints": 1}}
 STAGES = {
     "codes": ["pool", "reconstruction", "matching"],
     "refined": ["pool", "reconstruction", "matching", "refining"],
-    "noise": ["pool", "reconstruction", "matching"],
+    "noise": ["pool", "reconstruction", "matching", "prior"],
     "game": ["adversarial", "matching"],
     "paper": ["adversarial", "matching"],
 }
@@ -102,7 +97,12 @@ def curves(no_curves: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings(name: str, **changes: Any) -> DistillConfig:
-    return DistillConfig(**{**TINY_RUN, **CHANGES[name], **changes})
+    """The run of that name, with changes: of a stage's configuration, those fields alone that are named."""
+    values = dict(TINY_RUN)
+    for more in (CHANGES[name], changes):
+        for key, value in more.items():
+            values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) and key != "options" else value
+    return DistillConfig.from_dict(values)
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
@@ -171,7 +171,8 @@ def test_a_run_end_to_end(name: str, tmp_path: Path, device: torch.device) -> No
         assert result.bank.counts.tolist() == [12, 12, 12]
         assert earlier.bank.counts.tolist() == [10, 10, 10]
 
-    lengths = {"pool": sum(config.pool_ages), "reconstruction": 12, "adversarial": 12, "matching": 12, "refining": 18}
+    lengths = dict.fromkeys(("reconstruction", "adversarial", "matching"), 12)
+    lengths |= {"pool": sum(config.pool.ages), "refining": 18, "prior": 15}
     wanted = [(stage, step) for stage in STAGES[name] for step in range(1, lengths[stage] + 1)]
     assert [(s.stage, s.step) for s in steps] == wanted
     log = lines(out)
@@ -189,7 +190,7 @@ def test_a_run_end_to_end(name: str, tmp_path: Path, device: torch.device) -> No
     assert DistillConfig.from_dict(described["config"]) == config
     assert described["chosen_step"] == next(step for step, accuracy in scores if accuracy == best)
     assert [(s["step"], s["accuracy"]) for s in described["selection"]] == scores
-    assert described["images_shown"] == 12 * 4 + 12 * config.matching_batch
+    assert described["images_shown"] == 12 * 4 + 12 * 4
     assert described["images_shown_to_pool"] == (12 * 2 * 4 if "pool" not in STAGES[name] else 9 * 50)
 
     with Image.open(out / "samples.png") as picture:
@@ -217,7 +218,7 @@ def test_a_seed_decides_everything(unbroken: Unbroken, tmp_path: Path) -> None:
 
 def test_without_matching_the_first_stage_is_the_result(tmp_path: Path) -> None:
     steps: list[StageStep] = []
-    config = settings("codes", matching_steps=0, holdout=0.0)
+    config = settings("codes", matching={"steps": 0}, holdout=0.0)
     distill(DATA, config=config, out=tmp_path / "run", on_step=steps.append)
     assert {s.stage for s in steps} == {"reconstruction"}
     first, second = (tmp_path / "run" / name / "model.safetensors" for name in ("generator", "before_matching"))
@@ -236,8 +237,8 @@ def test_mirrored_digits_are_never_shown(tmp_path: Path, monkeypatch: pytest.Mon
     for module in ("reconstruction", "pool", "matching"):
         target = f"dim_data.distillation.{module}.augment"
         monkeypatch.setattr(target, lambda images, names, rng: shown.append(names) or images)
-    config = settings("codes", first_steps=1, matching_steps=1, pool_ages=(1,))
-    assert config.augmentation == config.pool_augmentation == ("flip",)
+    config = settings("codes", reconstruction={"steps": 1}, matching={"steps": 1}, pool={"ages": (1,)})
+    assert config.augmentation == config.pool.augmentation == ("flip",)
     distill(DATA, config=config, out=tmp_path / "digits")
     assert set(shown) == {()}
     distill(replace(DATA, spec=replace(DATA.spec, mirror=True)), config=config, out=tmp_path / "pets")
@@ -268,7 +269,8 @@ def test_the_best_look_is_kept(
 ) -> None:
     examiner = Examiner(accuracies)
     monkeypatch.setattr(candidates, "evaluate", examiner)
-    config = settings(name, first_steps=2, matching_steps=9, pool_ages=(0,))
+    first = "adversarial" if name == "paper" else "reconstruction"
+    config = settings(name, matching={"steps": 9}, pool={"ages": (0,)}, **{first: {"steps": 2}})
     result = distill(DATA, config=config, out=tmp_path)
     assert len(examiner.candidates) == 3
     assert facts(tmp_path)["chosen_step"] == (3, 6, 9)[best]
@@ -301,18 +303,18 @@ def test_held_out_images_are_never_trained_on(tmp_path: Path, monkeypatch: pytes
     ("limit", "counts"), [(9, [3, 3, 3]), (3, [1, 1, 1]), (35, [11, 11, 11]), (1000, [12, 12, 12])]
 )
 def test_codes_are_limited_and_stay_balanced(limit: int, counts: list[int], tmp_path: Path) -> None:
-    config = settings("codes", max_codes=limit, first_steps=1, matching_steps=1, selections=1)
+    config = settings("codes", max_codes=limit, **ONE_STEP)
     assert distill(DATA, config=config, out=tmp_path).bank.counts.tolist() == counts
 
 
 def test_every_class_keeps_a_code(tmp_path: Path) -> None:
     few = torch.cat([(DATA.labels == label).nonzero()[:count, 0] for label, count in enumerate((12, 12, 2))])
-    config = settings("codes", max_codes=4, first_steps=1, matching_steps=1, selections=1)
+    config = settings("codes", max_codes=4, **ONE_STEP)
     assert distill(DATA.subset(few), config=config, out=tmp_path).bank.counts.tolist() == [1, 1, 1]
 
 
 def test_each_stage_has_its_rate(tmp_path: Path) -> None:
-    config = settings("paper", first_lr=3e-3, matching_lr=4e-3)
+    config = settings("paper", adversarial={"lr": 3e-3}, matching={"lr": 4e-3})
     for count, rate in ((5, 3e-3), (15, 4e-3)):
         steps: list[StageStep] = []
         with pytest.raises(StoppedError):
@@ -424,7 +426,7 @@ def test_a_stop_late_or_at_the_last_step_of_a_stage(name: str, last: int, unbrok
 
 
 def test_refining_changes_codes_alone(unbroken: Unbroken, tmp_path: Path) -> None:
-    plain = distill(DATA, config=settings("refined", refining_looks=0), out=tmp_path)
+    plain = distill(DATA, config=settings("refined", refining={"looks": 0}), out=tmp_path)
     refined = Generator.from_pretrained(unbroken("refined") / "generator")
     assert refined.config == plain.config
     assert not torch.equal(refined.bank.codes, plain.bank.codes)
@@ -488,6 +490,63 @@ def test_a_finished_run_returns_at_once(tmp_path: Path, monkeypatch: pytest.Monk
     second = distill(DATA, config=settings("codes"), out=tmp_path, max_minutes=0)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert all(torch.equal(t, second.state_dict()[name]) for name, t in first.state_dict().items())
+
+
+# What is for people -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ImportError, AttributeError, OSError, MemoryError])
+def test_no_picture_fails_a_run(
+    error: type[Exception], unbroken: Unbroken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error("no fonts")
+
+    for name in ("save_curves", "save_grid"):
+        monkeypatch.setattr(candidates, name, fail)
+    with pytest.warns(UserWarning, match="was not drawn") as caught:
+        distill(DATA, config=settings("codes"), out=tmp_path)
+    said = [str(w.message) for w in caught]
+    assert said[-2:] == [
+        f"{tmp_path / n} was not drawn: {error.__name__}: no fonts" for n in ("samples.png", "curves.png")
+    ]
+    assert all("samples.png was not drawn" in text for text in said[:-1])
+    weights = [out / "generator" / "model.safetensors" for out in (tmp_path, unbroken("codes"))]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    monkeypatch.setattr(stages, "_stages", never)
+    distill(DATA, config=settings("codes"), out=tmp_path)
+
+
+def test_a_run_is_finished_before_its_pictures_are_drawn(
+    unbroken: Unbroken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(candidates, "save_curves", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        distill(DATA, config=settings("codes"), out=tmp_path)
+    monkeypatch.setattr(stages, "_stages", never)
+    distill(DATA, config=settings("codes"), out=tmp_path)
+    assert_same_run(tmp_path, unbroken("codes"))
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_nowhere", "agg", ""])
+def test_curves_are_drawn_whatever_the_notebooks_backend(backend: str, unbroken: Unbroken, tmp_path: Path) -> None:
+    code = f"""
+import os
+from pathlib import Path
+from dim_data.distillation.pictures import save_curves
+save_curves(Path({str(unbroken("codes"))!r}) / "metrics.jsonl", Path("curves.png"))
+import matplotlib
+print(os.environ["MPLBACKEND"], matplotlib.rcParams["backend"] if os.environ["MPLBACKEND"] == "agg" else "")
+"""
+    environment = {**os.environ, "MPLBACKEND": backend}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == (["agg", "agg"] if backend == "agg" else backend.split())
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.width > picture.height
 
 
 # When things go wrong ------------------------------------------------------------------------------------
@@ -564,7 +623,7 @@ def test_weights_that_break_in_the_last_step_are_noticed(tmp_path: Path, monkeyp
 
 
 def test_a_real_divergence(tmp_path: Path) -> None:
-    config = settings("codes", pool_ages=(2,), logit_weight=3e38)
+    config = settings("codes", pool={"ages": (2,)}, matching={"logit_weight": 3e38})
     with pytest.raises(DivergenceError, match=r"stage 'matching' diverged at step 2 of 12: .*A smaller learning rate"):
         distill(DATA, config=config, out=tmp_path)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["done"] == ["pool", "first"]
@@ -600,6 +659,26 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     left = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert left["states"]["main"]["step"] == saves[-1]["states"]["main"]["step"] - 1
     monkeypatch.setattr(runs.torch, "save", real)
+    distill(DATA, config=settings("codes"), out=tmp_path)
+    assert_same_run(tmp_path, unbroken("codes"))
+
+
+@pytest.mark.parametrize(("name", "file"), [("generator", "config.json"), ("generator", "training_config.json")])
+def test_a_full_disk_for_the_result(name: str, file: str, unbroken: Unbroken, tmp_path: Path) -> None:
+    real = Path.write_text
+
+    def full(self: Path, *args: Any, **kwargs: Any) -> int:
+        if self.parent.name == name and file in self.name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        sentence = (
+            r"could not write .*generator: .*No space left on device\. The checkpoint before it is intact: free some"
+        )
+        with pytest.raises(OSError, match=sentence):
+            distill(DATA, config=settings("codes"), out=tmp_path)
     distill(DATA, config=settings("codes"), out=tmp_path)
     assert_same_run(tmp_path, unbroken("codes"))
 
@@ -701,10 +780,19 @@ def test_a_log_that_lost_lines_is_not_padded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "names"),
     [
-        ({"config": settings("codes", seed=1)}, "config"),
-        ({"data": DATA.subset(torch.arange(30))}, "data"),
-        ({"data": replace(DATA, spec=replace(DATA.spec, name="other"))}, "spec"),
-        ({"data": replace(DATA, labels=DATA.labels.flip(0)), "config": settings("noise")}, "config, data"),
+        ({"config": settings("codes", seed=1)}, r"config\.seed \(0 there, 1 here\)"),
+        ({"config": settings("codes", pool={"ages": (6, 4)})}, r"config\.pool\.ages \(\[6, 3\] there, \[6, 4\] here\)"),
+        (
+            {"config": settings("codes", options={"width": 8})},
+            r"config\.options\.top_width \(4 there, nothing here\).*",
+        ),
+        ({"data": DATA.subset(torch.arange(30))}, r"data \('\w+' there, '\w+' here\)"),
+        ({"data": replace(DATA, soft=torch.eye(3)[DATA.labels])}, r"data \('\w+' there, '\w+' here\)"),
+        ({"data": replace(DATA, spec=replace(DATA.spec, mirror=True))}, r"spec\.mirror \(False there, True here\)"),
+        (
+            {"data": replace(DATA, labels=DATA.labels.flip(0)), "config": settings("noise")},
+            r"config\.source \('codes' there, 'noise' here\), data \('\w+' there, '\w+' here\)",
+        ),
     ],
 )
 def test_a_folder_of_another_run_is_refused(change: dict[str, Any], names: str, tmp_path: Path) -> None:
@@ -744,8 +832,100 @@ def test_overwrite_begins_anew(finished: bool, unbroken: Unbroken, tmp_path: Pat
 def test_a_damaged_identity_is_another_run(tmp_path: Path) -> None:
     stopped(tmp_path, after=3)
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(FileExistsError, match=r"holds another run, which differs in .*run\.json"):
+    with pytest.raises(
+        FileExistsError, match=r"holds a run whose run\.json is damaged: choose another folder, or pass"
+    ):
         distill(DATA, config=settings("codes"), out=tmp_path)
+
+
+OLD_RUN = """{
+  "config": {"architecture": "compact", "source": "codes", "first": "reconstruction", "first_steps": 400, "seed": 0},
+  "data": "0123456789abcdef",
+  "spec": {"name": "tiny", "channels": 1, "size": 28},
+  "device": "cpu"
+}"""
+
+
+def test_a_run_that_another_version_began_is_refused_plainly(tmp_path: Path) -> None:
+    stopped(tmp_path, after=3)
+    newer = json.dumps({**json.loads((tmp_path / "run.json").read_text()), "version": 99})
+    for text, version in ((OLD_RUN, 1), (newer, 99)):
+        (tmp_path / "run.json").write_text(text)
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        sentence = (
+            rf"holds a run that another version of dim_data began: only that version can go on with it \(its run\.json "
+            rf"has the version {version}, this one writes 2\): choose another folder, or pass overwrite=True"
+        )
+        with pytest.raises(FileExistsError, match=sentence):
+            distill(DATA, config=settings("codes"), out=tmp_path)
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    with pytest.raises(StoppedError):
+        distill(DATA, config=settings("codes"), out=tmp_path, overwrite=True, max_minutes=0)
+
+
+def test_a_renamed_data_folder_goes_on(tmp_path: Path) -> None:
+    for index, (image, label) in enumerate(zip(DATA.images, DATA.labels.tolist(), strict=True)):
+        path = tmp_path / "photos" / f"class{label}" / f"{index:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(path)
+    distill(tmp_path / "photos", config=settings("codes"), out=tmp_path / "whole")
+    steps: list[StageStep] = []
+    with pytest.raises(StoppedError):
+        distill(tmp_path / "photos", config=settings("codes"), out=tmp_path / "run", should_stop=lambda: True)
+    (tmp_path / "photos").rename(tmp_path / "pictures")
+    result = distill(tmp_path / "pictures", config=settings("codes"), out=tmp_path / "run", on_step=steps.append)
+    assert steps[0].step == 2
+    assert result.spec.name == "pictures"
+    weights = [tmp_path / name / "generator" / "model.safetensors" for name in ("whole", "run")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert torch.equal(
+        distill(tmp_path / "pictures", config=settings("codes"), out=tmp_path / "whole").bank.codes, result.bank.codes
+    )
+    (tmp_path / "pictures" / "class2").rename(tmp_path / "pictures" / "class3")
+    with pytest.raises(
+        FileExistsError, match=r"differs in spec\.classes \(\['class0', .*'class2'\] there, .*'class3'\] here"
+    ):
+        distill(tmp_path / "pictures", config=settings("codes"), out=tmp_path / "run")
+
+
+def never(*_: Any) -> None:
+    pytest.fail("it began to train")
+
+
+def test_a_finished_run_without_its_checkpoint_is_not_trained_again(
+    unbroken: Unbroken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(unbroken("codes"), tmp_path, dirs_exist_ok=True)
+    (tmp_path / "checkpoint.pt").unlink()
+    monkeypatch.setattr(stages, "_stages", never)
+    result = distill(DATA, config=settings("codes"), out=tmp_path)
+    assert torch.equal(result.bank.codes, Generator.from_pretrained(unbroken("codes") / "generator").bank.codes)
+    assert not (tmp_path / "checkpoint.pt").exists()
+    shutil.rmtree(tmp_path / "generator")
+    with pytest.raises(
+        FileExistsError, match=r"holds a finished run, and its generator/ is gone: put it back, or pass"
+    ):
+        distill(DATA, config=settings("codes"), out=tmp_path)
+
+
+def test_a_run_that_lost_its_checkpoint_is_not_silently_begun_anew(tmp_path: Path) -> None:
+    stopped(tmp_path, after=25)
+    (tmp_path / "checkpoint.pt").unlink()
+    log = (tmp_path / "metrics.jsonl").read_text()
+    with pytest.raises(FileNotFoundError, match=r"checkpoint\.pt is gone, .*: put back a copy, or pass overwrite=True"):
+        distill(DATA, config=settings("codes"), out=tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_text() == log
+
+
+def test_a_finished_run_is_read_where_nothing_can_be_written(
+    unbroken: Unbroken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, *args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+    for call in ("touch", "write_text"):
+        monkeypatch.setattr(Path, call, refuse)
+    assert distill(DATA, config=settings("codes"), out=unbroken("codes")).config.codes == 36
 
 
 @pytest.mark.parametrize("overwrite", [True, False])
@@ -759,10 +939,26 @@ def test_a_folder_that_is_no_run_is_never_touched(overwrite: bool, tmp_path: Pat
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.touch()
-    with pytest.raises(FileExistsError, match=r"file is a file: choose a folder for the run"):
-        distill(DATA, config=settings("codes"), out=path)
-    with pytest.raises(OSError, match=r"cannot use .*run as the output folder: .*; choose another"):
-        distill(DATA, config=settings("codes"), out=path / "run")
+    for out in (path, path / "run", path / "new" / "run"):
+        with pytest.raises(OSError, match=rf"cannot write to '{out}': '.*file' is a file; choose another folder"):
+            distill("nowhere", config=settings("codes"), out=out)  # before the data is looked for
+
+
+def test_a_file_in_the_place_of_the_result_is_found_out_before_training(tmp_path: Path) -> None:
+    stopped(tmp_path, after=3)
+    (tmp_path / "generator").touch()
+    with pytest.raises(OSError, match=r"cannot use .* as the output folder: .*'.*generator' is a file; choose another"):
+        distill(DATA, config=settings("codes"), out=tmp_path, on_step=never)
+
+
+def test_a_full_disk_is_found_out_before_the_data_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(dir: Path) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.raises(OSError, match=r"could not write '.*run': No space left on device"):
+        distill("nowhere", config=settings("codes"), out=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("call", ["mkdir", "write_text"])

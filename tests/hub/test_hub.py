@@ -25,6 +25,7 @@ from PIL import Image
 
 from conftest import TINY, make_data, make_generator, make_spec
 from dim_data import DistillConfig, DistilledDataset, Evaluation, Generator, distill, evaluate
+from dim_data.distillation import MatchingConfig, PoolConfig, ReconstructionConfig, SelectionConfig
 from dim_data.format.config import GeneratorConfig
 from dim_data.generator.grids import sample_grid
 from dim_data.generator.names import resolve
@@ -577,13 +578,17 @@ print(dataset.generator.revision, loss.item() < 2)
 
 def test_distil_push_pull_train(hub: HubServer, tmp_path: Path, small_classifiers: None) -> None:
     config = DistillConfig(
-        options=TINY, first_steps=2, first_batch=8, matching_steps=2, matching_batch=8, pool_ages=(1,), selections=0
+        options=TINY,
+        reconstruction=ReconstructionConfig(2, 8),
+        matching=MatchingConfig(2, 8),
+        pool=PoolConfig(ages=(1,)),
+        selection=SelectionConfig(0),
     )
     generator = distill(make_data(), config=config, out=tmp_path / "run")
     measured = evaluate(generator, make_data(seed=1), ipc=2, epochs=1, seeds=(0, 1))
     url = generator.push_to_hub("alice/bars", private=True, evaluations=[measured])
     commit = url.rsplit("/", 1)[1]
-    assert json.loads(head(hub, "alice/bars")["training_config.json"].content)["config"]["first_steps"] == 2
+    assert json.loads(head(hub, "alice/bars")["training_config.json"].content)["config"]["matching"]["steps"] == 2
     environment = client_environment(hub, tmp_path / "elsewhere")
     run = subprocess.run([sys.executable, "-c", JOURNEY], env=environment, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr

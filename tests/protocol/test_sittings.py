@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import errno
+import os
 import pickle
+import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -14,8 +18,10 @@ from torch import nn
 from conftest import make_data
 from dim_data.generator.model import Generator
 from dim_data.images.specs import ImageSpec
+from dim_data.protocol import sittings
 from dim_data.protocol.evaluation import ClassifierStep, evaluate
 from dim_data.protocol.recipes import RECIPES
+from dim_data.protocol.states import StoppedError
 
 pytestmark = pytest.mark.usefixtures("small_classifiers")
 
@@ -98,15 +104,19 @@ def kept(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"train": TEST}, "train"),
-        ({"train": replace(TRAIN, soft=torch.eye(3)[TRAIN.labels])}, "train"),
-        ({"test": TRAIN}, "test"),
-        ({"classifier": forgetful}, "classifier"),
-        ({"recipe": "muon"}, "recipe"),
-        ({"ipc": 5}, "ipc"),
-        ({"epochs": 6}, "epochs"),
-        ({"seeds": (0,)}, "seeds"),
-        ({"ipc": 5, "seeds": (1, 0)}, "ipc, seeds"),
+        ({"train": TEST}, r"train\.digest \('\w+' there, '\w+' here\)"),
+        ({"train": replace(TRAIN, soft=torch.eye(3)[TRAIN.labels])}, r"train\.digest \(.* here\)"),
+        (
+            {"train": replace(TRAIN, spec=replace(TRAIN.spec, std=(0.5,) * 3))},
+            r"train\.std \(\[0\.25, 0\.25, .* here\)",
+        ),
+        ({"test": TRAIN}, r"test\.digest \(.* here\)"),
+        ({"classifier": forgetful}, r"classifier \('convnet3' there, 'forgetful' here\)"),
+        ({"recipe": "paper"}, r"recipe\.name \('tuned' there, 'paper' here\), recipe\.batch_size .* and \d more"),
+        ({"ipc": 5}, r"ipc \(4 there, 5 here\)"),
+        ({"epochs": 6}, r"epochs \(5 there, 6 here\)"),
+        ({"seeds": (0,)}, r"seeds \(\[0, 1\] there, \[0\] here\)"),
+        ({"ipc": 5, "seeds": (1, 0)}, r"ipc \(4 there, 5 here\), seeds \(\[0, 1\] there, \[1, 0\] here\)"),
     ],
 )
 def test_the_checkpoint_of_another_evaluation_is_refused(kept: Path, changes: dict[str, Any], named: str) -> None:
@@ -121,7 +131,7 @@ def test_generators_are_told_apart_by_their_weights(tiny_codes: Generator, tmp_p
     path, fewer = tmp_path / "kept.pt", tiny_codes.keep_codes(60)
     with pytest.raises(KilledError):
         evaluate(tiny_codes, TEST, **SETTINGS, checkpoint=path, checkpoint_seconds=0, on_step=killer([], 2))
-    with pytest.raises(ValueError, match="differs in train"):
+    with pytest.raises(ValueError, match=r"differs in train\.digest"):
         evaluate(fewer, TEST, **SETTINGS, checkpoint=path)
 
 
@@ -140,7 +150,7 @@ class Ran:
         return Path.touch, (Path("ran"),)
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "text", "less", "pickle", "folder"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "text", "less", "pickle"])
 def test_a_damaged_checkpoint_is_named_and_kept(
     kept: Path, damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,9 +159,6 @@ def test_a_damaged_checkpoint_is_named_and_kept(
     broken = {"empty": b"", "cut": whole[: len(whole) // 2], "text": b"nothing", "pickle": pickle.dumps(Ran(), 2)}
     if damage == "less":
         torch.save({"accuracies": []}, kept)
-    elif damage == "folder":
-        kept.unlink()
-        kept.mkdir()
     else:
         kept.write_bytes(broken[damage])
     with pytest.raises(ValueError, match=r"kept\.pt cannot be resumed: it is damaged .*remove it to begin anew"):
@@ -160,6 +167,77 @@ def test_a_damaged_checkpoint_is_named_and_kept(
     assert not Path("ran").exists()
 
 
-def test_a_checkpoint_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"could not write .*nowhere/kept\.pt.*What was there before is intact"):
-        evaluate(TRAIN, TEST, **SETTINGS, checkpoint=tmp_path / "nowhere" / "kept.pt", checkpoint_seconds=0)
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("", "it is a folder; name a file"),
+        ("nowhere/kept.pt", "'.*nowhere' is no folder; make it first"),
+        ("file/kept.pt", "'.*file' is no folder; make it first"),
+        ("/proc/kept.pt", "(No such file|Permission denied|Operation not permitted)"),
+        ("/dev/null", "it is a device or a pipe; name a file"),
+        ("x" * 300, "File name too long"),
+    ],
+)
+@pytest.mark.skipif(os.name != "posix", reason="needs /proc and /dev")
+def test_a_checkpoint_that_cannot_be_written_is_found_out_before_training(
+    place: str, reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    started: list[ClassifierStep] = []
+    with pytest.raises(OSError, match=rf"{re.escape(place)}'.*{reason}|{reason}: .*{re.escape(place)}"):
+        evaluate(TRAIN, TEST, **SETTINGS, checkpoint=tmp_path / place, on_step=started.append)
+    assert started == []
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_is_found_out_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(dir: Path) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    started: list[ClassifierStep] = []
+    with pytest.raises(OSError, match=r"could not write '.*kept\.pt': No space left on device"):
+        evaluate(TRAIN, TEST, **SETTINGS, checkpoint=tmp_path / "kept.pt", on_step=started.append)
+    assert started == []
+
+
+def test_a_disk_that_fills_up_later_leaves_what_was_there(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(content: Any, file: Path) -> None:
+        file.write_bytes(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file")
+
+    before = kept.read_bytes()
+    monkeypatch.setattr(sittings.torch, "save", full)
+    with pytest.raises(OSError, match=r"could not write .*kept\.pt: Pytorch.* What was there before is intact"):
+        evaluate(TRAIN, TEST, **SETTINGS, checkpoint=kept, checkpoint_seconds=0)
+    assert kept.read_bytes() == before
+    assert list(kept.parent.iterdir()) == [kept]
+
+
+@pytest.mark.parametrize("at", [1, 5, 6, 10])
+def test_an_evaluation_that_is_asked_to_stop_saves_and_goes_on(at: int, tmp_path: Path) -> None:
+    path, losses, whole = tmp_path / "kept.pt", [], []
+    unbroken = evaluate(TRAIN, TEST, **SETTINGS, on_step=lambda s: whole.append(s.loss))
+    first: Any = {"checkpoint": path, "on_step": killer(losses, -1), "should_stop": lambda: len(losses) == at}
+    seed, step = divmod(at - 1, 5)
+    sentence = rf"stopped in seed {seed}, step {step + 1} of 5; saved in .*kept\.pt: the same call resumes it"
+    with pytest.raises(StoppedError, match=sentence):
+        evaluate(TRAIN, TEST, **SETTINGS, **first)
+    result = evaluate(TRAIN, TEST, **SETTINGS, checkpoint=path, on_step=killer(losses, -1))
+    assert losses == whole
+    assert result.accuracies == unbroken.accuracies
+    assert not path.exists()
+
+
+def test_without_a_checkpoint_nothing_is_kept_and_it_is_said() -> None:
+    with pytest.raises(StoppedError, match="stopped in seed 0, step 1 of 5; nothing of it is kept, since no"):
+        evaluate(TRAIN, TEST, **SETTINGS, should_stop=lambda: True)
+
+
+def test_a_result_is_not_lost_to_a_file_that_stays(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.warns(UserWarning, match=r"kept\.pt is not needed any more, and could not be removed"):
+        assert len(evaluate(TRAIN, TEST, **SETTINGS, checkpoint=kept).accuracies) == 2
