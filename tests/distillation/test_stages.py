@@ -790,7 +790,7 @@ def test_a_log_that_lost_lines_is_not_padded(tmp_path: Path) -> None:
         ({"data": replace(DATA, soft=torch.eye(3)[DATA.labels])}, r"data \('\w+' there, '\w+' here\)"),
         ({"data": replace(DATA, spec=replace(DATA.spec, mirror=True))}, r"spec\.mirror \(False there, True here\)"),
         (
-            {"data": replace(DATA, labels=DATA.labels.flip(0)), "config": settings("noise")},
+            {"data": replace(DATA, labels=DATA.labels.flip(0)), "config": settings("codes", source="noise")},
             r"config\.source \('codes' there, 'noise' here\), data \('\w+' there, '\w+' here\)",
         ),
     ],
