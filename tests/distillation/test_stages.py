@@ -60,7 +60,7 @@ GAME: dict[str, Any] = {
 CHANGES: dict[str, dict[str, Any]] = {
     "codes": {**PAIRED, "source": "codes"},
     "refined": {**PAIRED, "source": "codes", "refining": {"looks": 3, "batch_size": 2}},
-    "noise": {**PAIRED, "source": "noise"},
+    "noise": {**PAIRED, "source": "noise", "prior": {"epochs": 8, "batch_size": 16, "width": 16, "layers": 1}},
     "game": GAME,
     "paper": {**GAME, "architecture": "dim", "options": {"width": 4, "latent_dim": 16}},
 }
@@ -68,7 +68,7 @@ ONE_STEP: dict[str, Any] = {"reconstruction": {"steps": 1}, "matching": {"steps"
 STAGES = {
     "codes": ["pool", "reconstruction", "matching"],
     "refined": ["pool", "reconstruction", "matching", "refining"],
-    "noise": ["pool", "reconstruction", "matching"],
+    "noise": ["pool", "reconstruction", "matching", "prior"],
     "game": ["adversarial", "matching"],
     "paper": ["adversarial", "matching"],
 }
@@ -172,7 +172,8 @@ def test_a_run_end_to_end(name: str, tmp_path: Path, device: torch.device) -> No
         assert result.bank.counts.tolist() == [12, 12, 12]
         assert earlier.bank.counts.tolist() == [10, 10, 10]
 
-    lengths = {"pool": sum(config.pool.ages), "reconstruction": 12, "adversarial": 12, "matching": 12, "refining": 18}
+    lengths = dict.fromkeys(("reconstruction", "adversarial", "matching"), 12)
+    lengths |= {"pool": sum(config.pool.ages), "refining": 18, "prior": 15}
     wanted = [(stage, step) for stage in STAGES[name] for step in range(1, lengths[stage] + 1)]
     assert [(s.stage, s.step) for s in steps] == wanted
     log = lines(out)
@@ -790,7 +791,7 @@ def test_a_log_that_lost_lines_is_not_padded(tmp_path: Path) -> None:
         ({"data": replace(DATA, soft=torch.eye(3)[DATA.labels])}, r"data \('\w+' there, '\w+' here\)"),
         ({"data": replace(DATA, spec=replace(DATA.spec, mirror=True))}, r"spec\.mirror \(False there, True here\)"),
         (
-            {"data": replace(DATA, labels=DATA.labels.flip(0)), "config": settings("noise")},
+            {"data": replace(DATA, labels=DATA.labels.flip(0)), "config": settings("codes", source="noise")},
             r"config\.source \('codes' there, 'noise' here\), data \('\w+' there, '\w+' here\)",
         ),
     ],

@@ -98,7 +98,7 @@ class LearnedPrior(LatentSource):
     def networks(self, latents: Tensor, labels: Tensor) -> dict[str, tuple[nn.Module, list[tuple[Tensor, ...]]]]:
         """See :meth:`LatentSource.networks`."""
         tokens = self.prior.tokenise(((latents + 1) / 2 * (self.prior.levels - 1)).round().long())
-        parts = zip(tokens.split(8), labels.split(8), (labels * self.prior.config.clusters).split(8), strict=True)
+        parts = zip(tokens.split(64), labels.split(64), (labels * self.prior.config.clusters).split(64), strict=True)
         return {"prior": (self.prior, list(parts))}
 
     def check(self) -> None:
