@@ -97,7 +97,8 @@ class _Compiled(Generic[P, R]):
         before = [(buffer, buffer.clone()) for buffer in module.buffers()], torch.get_rng_state()
         try:
             with _both_ways():
-                self._fast = self._fast or torch.compile(self._plain)
+                if self._fast is None:
+                    self._fast = torch.compile(self._plain)
                 result = self._fast(*args, **kwargs)
             self._proven = True
             return result
