@@ -20,7 +20,7 @@ from dim_data.distillation.choices import RefiningConfig
 from dim_data.distillation.loops import StageStep
 from dim_data.generator import Generator, opinions
 from dim_data.images import ImageSpec, LabelledImages, in_steps, torch_defaults
-from dim_data.networks import autocast, compiled, resolve_device
+from dim_data.networks import autocast, compiled, logits_of, resolve_device
 from dim_data.protocol import LoopState
 
 __all__ = ["refine", "refine_codes", "relabel_codes"]
@@ -63,7 +63,9 @@ def refine_codes(
         The generator, on ``device``, in eval mode.
 
     Raises:
-        ValueError: There are no codes, no classifier, or ``data`` has another number of some class.
+        TypeError: A classifier has no such method.
+        ValueError: There are no codes, no classifier or one of other classes, or ``data`` has another number of some
+            class.
     """
     if not generator.source.finite:
         raise ValueError("only stored codes can be refined; this generator draws noise")
@@ -74,6 +76,12 @@ def refine_codes(
         raise ValueError(
             f"data must hold the image of each code, {generator.bank.counts.tolist()} of each class, got {found}"
         )
+    for member in classifiers:  # torchvision's have features, too, but no list of them
+        if not callable(getattr(member, "features", None)) or isinstance(member.features, nn.Module):
+            raise TypeError(
+                f"codes are refined under classifiers with a method features(images), which gives a list of maps and, "
+                f"last, the logits, and {type(member).__name__} has none: take those of dim_data.networks"
+            )
     place = resolve_device(device)
     with torch_defaults():
         state = LoopState({"generator": copy.deepcopy(generator).requires_grad_(False).eval().to(place)}, seed=0)
@@ -164,8 +172,8 @@ def _view(generator: Generator, member: Any, spec: ImageSpec) -> tuple[See, Loss
     """What ``member`` sees in images, and (latents, labels, images, that) to the loss of each picture (B,)."""
 
     def see(images: Tensor) -> list[Tensor]:
-        features: list[Tensor] = member.features(spec.normalize(images))
-        return features
+        *maps, logits = member.features(spec.normalize(images))
+        return [*maps, logits_of(logits, len(images), spec.num_classes)]
 
     def loss(latents: Tensor, labels: Tensor, images: Tensor, seen: list[Tensor]) -> Tensor:
         pictures = generator(latents, labels)

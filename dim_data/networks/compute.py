@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -87,25 +87,21 @@ class _Compiled(Generic[P, R]):
 
     def __init__(self, function: Callable[P, R]) -> None:
         self._plain = function
-        self._fast: Callable[P, R] | None = None
-        self._proven = False
+        self._fast: Callable[P, R] | None = None  # once it has been seen to work
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if _Compiled.broken:
             return self._plain(*args, **kwargs)
-        module = self._plain if isinstance(self._plain, nn.Module) and not self._proven else nn.Identity()
-        before = [(buffer, buffer.clone()) for buffer in module.buffers()], torch.get_rng_state()
         try:
-            with _both_ways():
-                self._fast = self._fast or torch.compile(self._plain)
-                result = self._fast(*args, **kwargs)
-            self._proven = True
+            if self._fast is not None:
+                return self._fast(*args, **kwargs)
+            with _as_before(self._plain), _both_ways():
+                fast = torch.compile(self._plain)
+                result = fast(*args, **kwargs)
+            self._fast = fast
             return result
         except Exception as error:
             reason = f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
-        for buffer, value in before[0]:  # a module compiled in pieces may have run some of them
-            buffer.data.copy_(value)
-        torch.set_rng_state(before[1])
         result = self._plain(*args, **kwargs)  # if the function itself is at fault, it says so, and better
         _Compiled.broken = True
         warnings.warn(
@@ -115,6 +111,20 @@ class _Compiled(Generic[P, R]):
             stacklevel=2,
         )
         return result
+
+
+@contextmanager
+def _as_before(function: Any) -> Iterator[None]:
+    """Undo what ``function`` did to its buffers and to random numbers, if it fails: in pieces, some of it may run."""
+    buffers = list(function.buffers()) if isinstance(function, nn.Module) else []
+    values, state = [buffer.clone() for buffer in buffers], torch.get_rng_state()
+    try:
+        yield
+    except Exception:
+        for buffer, value in zip(buffers, values, strict=True):
+            buffer.data.copy_(value)
+        torch.set_rng_state(state)
+        raise
 
 
 def _both_ways() -> AbstractContextManager[None]:

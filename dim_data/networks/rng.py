@@ -28,10 +28,10 @@ class GlobalRng:
         self._own: list[Tensor] = []
         self._callers: list[Tensor] = []
         with self:
-            torch.default_generator.manual_seed(seed)
+            torch.default_generator.manual_seed(int(seed))
             if self._device is not None:
                 with torch.cuda.device(self._device):
-                    torch.cuda.manual_seed(seed)
+                    torch.cuda.manual_seed(int(seed))
 
     def __enter__(self) -> GlobalRng:
         self._callers = self._states()

@@ -80,9 +80,8 @@ def train_on(
     batch_size = min(recipe.batch_size, size)
     steps = epochs * len(batch_sizes(size, batch_size))
     with rng:
-        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        check_classifier(model, spec)
-        model.train()
+        check_classifier(model.to(device), spec)  # which gives lazy layers their shapes
+        model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         optimiser = make_optimizer(model.parameters(), recipe)
         schedule = (
             torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.lr, total_steps=steps, pct_start=0.2)

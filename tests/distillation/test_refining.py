@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import SMALL_CLASSIFIERS, TINY, make_data, make_generator
+from conftest import SMALL_CLASSIFIERS, TINY, make_data, make_generator, make_spec
 from dim_data import Generator, GeneratorConfig
 from dim_data.distillation.loops import StageStep
 from dim_data.distillation.matching import feature_distance
@@ -175,3 +175,22 @@ def test_what_cannot_be_labelled_is_refused(
     foreign = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5))
     with pytest.raises(ValueError, match=r"a teacher must give logits of shape \(\d+, 3\), got \(\d+, 5\)"):
         relabel_codes(generator, [foreign], device="cpu")
+
+
+def test_classifiers_without_feature_maps_are_refused(generator: Generator, images: LabelledImages) -> None:
+    class Sequential(nn.Sequential):
+        """As torchvision's VGG: its features are a module, of one output."""
+
+    vgg = Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3))
+    sentence = r"under classifiers with a method features\(images\), .* and Sequential has none: take those of dim_data"
+    with pytest.raises(TypeError, match=sentence):
+        refine_codes(generator, images, [vgg], device="cpu")
+    vgg.features = nn.Identity()
+    with pytest.raises(TypeError, match=sentence):
+        refine_codes(generator, images, [vgg], device="cpu")
+
+
+def test_classifiers_of_other_classes_are_refused(generator: Generator, images: LabelledImages) -> None:
+    other = SMALL_CLASSIFIERS["convnet3"](make_spec(3, 32, 5))
+    with pytest.raises(ValueError, match=r"a classifier must give logits of shape \(30, 3\), got \(30, 5\)"):
+        refine_codes(generator, images, [other], device="cpu")

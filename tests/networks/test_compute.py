@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from conftest import make_spec
 from dim_data.networks import compute
@@ -90,6 +96,125 @@ def test_compilation_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compiled(double) is double
 
 
+# A compiler that is there but broken ---------------------------------------------------------------------
+
+
+class Drawing(nn.Module):
+    """Changes a buffer and draws a random number each time, and fails if told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(x) + torch.rand(2)
+
+    def __len__(self) -> int:
+        raise TypeError("a module need not have a length")
+
+
+@pytest.fixture
+def compiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIM_DATA_COMPILE", "1")
+    monkeypatch.setattr(compute, "_can_compile", lambda: True)
+    monkeypatch.setattr(compute._Compiled, "broken", False)
+
+
+@pytest.mark.usefixtures("compiling")
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_broken_compiler_is_done_without(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+
+    def break_down(function: Any) -> Any:
+        def run_half(*args: Any) -> Any:
+            made.append(function)
+            result = function(*args)
+            if len(made) == at:
+                raise RuntimeError("CppCompileError: no Python.h\nmore of it")
+            return result
+
+        return run_half
+
+    monkeypatch.setattr(torch, "compile", break_down)
+    x = torch.arange(6.0).reshape(3, 2)
+    torch.manual_seed(0)
+    plain, wanted = Drawing(), []
+    wanted = [plain(x) for _ in range(3)]
+    torch.manual_seed(0)
+    model = Drawing()
+    fast, other = compiled(model), compiled(Drawing())
+    found = [fast(x) for _ in range(at - 1)]
+    with pytest.warns(RuntimeWarning, match="torch.compile does not work here") as said:
+        found += [fast(x) for _ in range(4 - at)]
+    text = r"\(RuntimeError: CppCompileError: no Python.h\). From now on nothing is compiled, .*; DIM_DATA_COMPILE=0"
+    assert re.search(text, str(said[0].message))
+    assert len(said) == 1
+    if at == 1:  # later the half that was run is not undone
+        torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+        torch.testing.assert_close(model.norm.running_mean, plain.norm.running_mean, rtol=0, atol=0)
+    other(x)
+    assert len(made) == at  # nothing is compiled any more
+
+
+@pytest.mark.usefixtures("compiling")
+def test_a_compiler_that_cannot_even_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(function: Any) -> Any:
+        raise PermissionError("/tmp/torchinductor_root")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    with pytest.warns(RuntimeWarning, match=r"PermissionError: /tmp/torchinductor_root\)"):
+        assert compiled(len)([1, 2]) == 2
+
+
+@pytest.mark.usefixtures("compiling")
+def test_a_mistake_of_the_function_is_its_own(monkeypatch: pytest.MonkeyPatch, recwarn: Any) -> None:
+    def disguise(function: Any) -> Any:
+        def run(*args: Any) -> Any:
+            try:
+                return function(*args)
+            except Exception as error:
+                raise RuntimeError("a long story of the compiler") from error
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", disguise)
+    with pytest.raises(RuntimeError, match="mat1 and mat2 shapes cannot be multiplied"):
+        compiled(nn.Linear(2, 2))(torch.ones(1, 3))
+    assert not recwarn.list
+    assert not compute._Compiled.broken
+    assert compiled(nn.Linear(2, 2))(torch.ones(1, 2)).shape == (1, 2)
+
+
+BROKEN = """
+import torch
+from torch import nn
+from dim_data.networks import compute, compiled
+
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU())
+x = torch.rand(8, 4)
+fast = compiled(model)
+for _ in range(2):
+    fast(x).square().sum().backward()
+print(compute._Compiled.broken, int(model[1].num_batches_tracked), model[0].weight.grad.isfinite().all().item())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_a_compiler_that_fails(tmp_path: Path) -> None:
+    """As without Python's headers, or on a Mac without its command line tools."""
+    compiler = tmp_path / "c++"
+    compiler.write_text("#!/bin/sh\nexit 1\n")
+    compiler.chmod(0o755)
+    places = {"CXX": str(compiler), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "DIM_DATA_COMPILE": "1"}
+    run = subprocess.run(
+        [sys.executable, "-c", BROKEN], env={**os.environ, **places}, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == ["True", "2", "True"]
+    assert run.stderr.count("torch.compile does not work here") == 1
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler")
 def test_a_compiled_net_computes_the_same(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
@@ -99,7 +224,9 @@ def test_a_compiled_net_computes_the_same(monkeypatch: pytest.MonkeyPatch, devic
     images = torch.rand(4, 1, 28, 28, device=device)
     fast = compiled(model)
     assert fast is not model
-    torch.testing.assert_close(fast(images), model(images), rtol=1e-4, atol=1e-4)
+    for _ in range(2):
+        torch.testing.assert_close(fast(images), model(images), rtol=1e-4, atol=1e-4)
+    assert not compute._Compiled.broken
     gradients = []
     for net in (fast, model):
         model.zero_grad()
