@@ -45,9 +45,11 @@ class Items(Columns):
 
     def _rule_sheets(self) -> None:
         self._shape = (self.spec.size, self.spec.size, 3)[: 2 if self.spec.channels == 1 else 3]
+        self._pixels = math.prod(self._shape)
         opinion = 4 * self.spec.num_classes if self.soft_labels else 0
-        size = CHUNK.get(self.device.type, 128)
-        self._sheets = Sheets(self.ipc * self.spec.num_classes, size, math.prod(self._shape) + opinion)
+        # Looking up known pictures takes as long for many as for one.
+        size = CHUNK.get(self.device.type, 128) * (8 if isinstance(self._painter, PictureCache) else 1)
+        self._sheets = Sheets(self.ipc * self.spec.num_classes, size, self._pixels + opinion)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in super().__getstate__().items() if name != "_sheets"}
@@ -89,8 +91,8 @@ class Items(Columns):
         if self._is_held([epoch]):
             return self._item(self._picture(place), self._target(place))
         row = self._sheets.row(self._key(epoch), place, lambda places: self._rows(places, epoch))
-        picture, said = np.split(row, [math.prod(self._shape)])
-        return self._item(picture.reshape(self._shape), self._label(place, _opinion(said)))
+        opinion = _opinion(row[self._pixels :]) if self.soft_labels else None
+        return self._item(row[: self._pixels].reshape(self._shape), self._label(place, opinion))
 
     def read(self, indices: Iterable[int]) -> list[tuple[Any, Any]]:
         """The items of a batch of indices, made in one forward pass: ``[dataset[i] for i in indices]``, at once.
@@ -216,9 +218,9 @@ _GETITEM, _GETITEMS = Items.__getitem__, Items.__getitems__
 
 
 @torch_defaults(painting=True)
-def _opinion(row: NDArray[np.uint8]) -> Tensor | None:
-    """The soft label in the bytes of ``row``, if any."""
-    return torch.from_numpy(row.copy().view(np.float32)) if len(row) else None
+def _opinion(row: NDArray[np.uint8]) -> Tensor:
+    """The soft label in these bytes."""
+    return torch.from_numpy(row.copy().view(np.float32))
 
 
 def _as_arrays(pictures: Tensor) -> NDArray[np.uint8]:

@@ -26,8 +26,11 @@ def serves(dataset: Any) -> bool:
 
 def warn_of_reuse(dataset: Any, epoch: int) -> None:
     """Warn, once in a worker, where a ``Subset`` of ``dataset`` begins to show what other parts have shown."""
-    worker, counts = get_worker_info(), _counts(dataset.generator)
-    if worker is None or counts is None or type(worker.dataset) is not Subset or not serves(dataset):
+    worker = get_worker_info()
+    if worker is None or type(worker.dataset) is not Subset or not serves(dataset):
+        return
+    counts = _counts(dataset.generator)
+    if counts is None:
         return
     runs_out = epoch * dataset.ipc <= int(counts.min()) < (epoch + 1) * dataset.ipc
     if runs_out and worker.id == 0 and len(worker.dataset) < len(dataset):

@@ -38,6 +38,8 @@ class Sheets:
         self.size = size
         wanted = -(-length // size)
         self._count = min(wanted, max(1, MEMORY // (size * width)))
+        self._key: tuple[Any, ...] = ()
+        self._base = 0
         self._rows = common(self._count, size, width, dtype=torch.uint8).numpy()
         self._sums = common(self._count, size, dtype=torch.int64).numpy()
         self._keys = common(self._count, dtype=torch.int64).numpy()
@@ -52,7 +54,11 @@ class Sheets:
                 the end of the epoch.
         """
         sheet, place = divmod(index, self.size)
-        slot, stamp = sheet % self._count, _stamp((*key, sheet))
+        if key != self._key:
+            # Not hash(), to which -1 and -2 are the same.
+            self._base = int.from_bytes(blake2b(repr(key).encode(), digest_size=7).digest(), "little")
+            self._key = key
+        slot, stamp = sheet % self._count, self._base + sheet
         if self._keys[slot] == stamp:
             row = self._rows[slot, place].copy()
             if self._sums[slot, place] == _sum(row, stamp):
@@ -63,11 +69,6 @@ class Sheets:
         self._sums[slot] = [_sum(row, stamp) for row in painted]
         self._keys[slot] = stamp
         return painted[place].copy()
-
-
-def _stamp(key: tuple[Any, ...]) -> int:
-    # Not hash(), to which -1 and -2 are the same.
-    return int.from_bytes(blake2b(repr(key).encode(), digest_size=8).digest(), "little", signed=True)
 
 
 def _sum(row: NDArray[np.uint8], stamp: int) -> int:
