@@ -9,6 +9,9 @@ The top floor: imports all others.
 
 from __future__ import annotations
 
-from dim_data.cli.commands import main
+try:
+    from dim_data.cli.commands import main
+except KeyboardInterrupt:  # torch takes seconds to load
+    raise SystemExit(130) from None
 
 __all__ = ["main"]

@@ -18,7 +18,7 @@ import torch
 from dim_data.cli.arguments import build_parser, parse_settings, read_evaluations
 from dim_data.cli.endings import ended
 from dim_data.cli.progress import SeedBar, StageBars, interruptible
-from dim_data.cli.streams import complain, flushed, usable_streams
+from dim_data.cli.streams import complain, say, usable_streams, written
 from dim_data.distillation import PRESETS, RESULT, distill
 from dim_data.format import MAX_BYTES, TRAINING_CONFIG, check_writable, write_atomically
 from dim_data.generator import Generator, describe, read_training, sample_png, save_grid
@@ -33,11 +33,14 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code, as :mod:`dim_data.cli.endings` has them."""
     with usable_streams():
-        try:
-            args = build_parser(_RUNS).parse_args(argv)
-        except SystemExit as end:
-            raise SystemExit(flushed(int(end.code or 0))) from None
-        return ended(partial(args.run, args))
+        return ended(partial(_run, argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    with written():  # what --help says
+        args = build_parser(_RUNS).parse_args(argv)
+    code: int = args.run(args)
+    return code
 
 
 # Commands ------------------------------------------------------------------------------------------------
@@ -67,10 +70,10 @@ def _distill(args: argparse.Namespace) -> int:
     folder = args.out / RESULT
     facts = describe(generator, folder)
     if args.json:
-        print(json.dumps(facts, indent=2))
+        say(json.dumps(facts, indent=2))
     else:
-        print(f"{folder}: {facts['bytes'] / 1e6:.2f} MB, {facts['classes']} classes, driven by {facts['source']}")
-        print(f"use it: DistilledDataset({str(folder)!r}, ipc=50)    look at it: {args.out / 'samples.png'}")
+        say(f"{folder}: {facts['bytes'] / 1e6:.2f} MB, {facts['classes']} classes, driven by {facts['source']}")
+        say(f"use it: DistilledDataset({str(folder)!r}, ipc=50)    look at it: {args.out / 'samples.png'}")
     return 0
 
 
@@ -113,9 +116,9 @@ def _evaluate(args: argparse.Namespace) -> int:
             line += f"; the card states {cell.mean:.2%}: {'agrees' if facts['agrees'] else 'DOES NOT AGREE'}"
         results.append(facts)
         if not args.json:
-            print(line, flush=True)
+            say(line)
     if args.json:
-        print(json.dumps(results if stated else results[0], indent=2))
+        say(json.dumps(results if stated else results[0], indent=2))
     return int(not all(facts.get("agrees", True) for facts in results))
 
 
@@ -123,7 +126,7 @@ def _preview(args: argparse.Namespace) -> int:
     check_writable(args.out)
     generator = Generator.from_pretrained(args.source, revision=args.revision)
     save_grid(generator, args.out, columns=args.columns, max_classes=args.max_classes, scale=args.scale, seed=args.seed)
-    print(args.out)
+    say(args.out)
     return 0
 
 
@@ -131,7 +134,7 @@ def _info(args: argparse.Namespace) -> int:
     generator = Generator.from_pretrained(args.source, revision=args.revision)
     facts = describe(generator, generator.folder or Path())
     if args.json:
-        print(json.dumps(facts, indent=2))
+        say(json.dumps(facts, indent=2))
         return 0
     spec, training = generator.spec, facts["training"]
     rows = {
@@ -148,9 +151,9 @@ def _info(args: argparse.Namespace) -> int:
     }
     for name, value in rows.items():
         if value:
-            print(f"{name:<10} {value}")
+            say(f"{name:<10} {value}")
     for accuracy in facts["accuracies"]:
-        print(f"{'card':<10} {str(Accuracy(**accuracy))!r}")
+        say(f"{'card':<10} {str(Accuracy(**accuracy))!r}")
     return 0
 
 
@@ -166,7 +169,7 @@ def _pull(args: argparse.Namespace) -> int:
                 write_atomically(args.out / name, partial(shutil.copyfile, folder / name))
         folder = args.out
     facts = {"folder": str(folder), "commit": commit}
-    print(json.dumps(facts, indent=2) if args.json else f"{folder}\ncommit {commit}")
+    say(json.dumps(facts, indent=2) if args.json else f"{folder}\ncommit {commit}")
     return 0
 
 
@@ -186,7 +189,7 @@ def _push(args: argparse.Namespace) -> int:
     )
     if done.kept_card and not args.json:
         complain("its README.md was edited by hand and stays; --overwrite-card replaces it")
-    print(json.dumps(asdict(done), indent=2) if args.json else done.url)
+    say(json.dumps(asdict(done), indent=2) if args.json else done.url)
     return 0
 
 
@@ -220,7 +223,7 @@ def _shrink(args: argparse.Namespace) -> int:
     write_atomically(args.out / TRAINING_CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
     facts = describe(generator, args.out)
     size = f"{facts['bytes'] / 1e6:.2f} MB"
-    print(json.dumps(facts, indent=2) if args.json else f"{args.out}: {size}, {facts['latents']}")
+    say(json.dumps(facts, indent=2) if args.json else f"{args.out}: {size}, {facts['latents']}")
     return 0
 
 
@@ -228,11 +231,11 @@ def _demo(args: argparse.Namespace) -> int:
     generator = Generator.from_pretrained("cifar10", device=args.device)
     test = _test_images(generator, args.data_root, None, None, quiet=False)
     size = describe(generator, generator.folder or Path())["bytes"]
-    print(f"training ConvNet-3 on pictures from a generator of {size / 1e6:.1f} MB; no real image is read")
+    say(f"training ConvNet-3 on pictures from a generator of {size / 1e6:.1f} MB; no real image is read")
     with SeedBar() as bar:
         options = {"ipc": 10, "epochs": args.epochs, "seeds": (0,), "device": args.device}
         result = evaluate(generator, test, recipe="muon_soft", **options, on_step=bar.advance)
-    print(f"accuracy on {len(test)} real test images: {result.mean:.1%} after {result.images_shown} synthetic ones")
+    say(f"accuracy on {len(test)} real test images: {result.mean:.1%} after {result.images_shown} synthetic ones")
     return 0
 
 

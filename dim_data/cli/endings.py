@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dim_data.cli.progress import SignalledError
-from dim_data.cli.streams import complain, flushed
+from dim_data.cli.streams import ReaderGoneError, complain
 from dim_data.protocol import StoppedError
 
 __all__ = ["ended"]
@@ -18,21 +18,18 @@ __all__ = ["ended"]
 
 def ended(command: Callable[[], int]) -> int:
     """Run ``command`` to whatever end; the exit code that says which."""
-    code = 1
     try:
-        code = command()
-    except BrokenPipeError as error:  # of the output, or of a connection
-        code = flushed(code)
-        if code == 1:
-            complain(error)
+        return command()
+    except ReaderGoneError:
+        return 141  # as a shell says of others, which the signal ends
     except StoppedError as error:
         complain(error)
-        code = error.code if isinstance(error, SignalledError) else 3
+        return error.code if isinstance(error, SignalledError) else 3
     except KeyboardInterrupt:
         complain("stopped by Ctrl-C")
-        code = 130
+        return 130
     except MemoryError as error:  # python says nothing with it
         complain(f"not enough memory{f': {error}' if str(error) else ''}")
     except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
         complain(error)
-    return flushed(code)
+    return 1

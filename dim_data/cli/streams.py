@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-__all__ = ["READER_GONE", "complain", "flushed", "usable_streams"]
+__all__ = ["ReaderGoneError", "complain", "say", "usable_streams", "written"]
 
-READER_GONE = 141
-"""What a shell says of a command whose reader has left: ``dim-data info cifar10 | head -1``."""
+
+class ReaderGoneError(Exception):
+    """Whoever read the output has left: ``dim-data info cifar10 | head -1``."""
 
 
 def complain(text: object) -> None:
@@ -35,23 +36,46 @@ def usable_streams() -> Iterator[None]:
                 nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
                 setattr(sys, name, nowhere)
                 stack.callback(setattr, sys, name, None)
-            elif isinstance(stream, io.TextIOWrapper):
+            elif name == "stdout" and isinstance(stream, io.TextIOWrapper):  # as the other does of itself
                 stack.callback(stream.reconfigure, errors=stream.errors)
                 stream.reconfigure(errors="backslashreplace")
+            else:
+                stack.callback(_flush, stream)
         stack.enter_context(warnings.catch_warnings())
         warnings.showwarning = lambda message, *_, **__: complain(f"warning: {message}")
         yield
 
 
-def flushed(code: int) -> int:
-    """The exit code of a command that would end with ``code``, once standard output has taken what it was given."""
+def _flush(stream: Any) -> None:
+    """Flush ``stream``; if that fails, let what it holds go, or python would try again at its end and complain."""
     try:
-        sys.stdout.flush()
+        stream.flush()
+    except OSError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextmanager
+def written() -> Iterator[None]:
+    """Say of standard output what its errors mean, once: what it still holds is let go."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
     except OSError as error:
-        with suppress(OSError):  # or python would say it once more at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _flush(sys.stdout)
         if isinstance(error, BrokenPipeError):
-            return READER_GONE
-        complain(f"could not write the output: {error}")
-        return 1
-    return code
+            raise ReaderGoneError from None
+        raise OSError(f"could not write the output: {error}") from error
+
+
+def say(text: object) -> None:
+    """Print it on standard output, at once.
+
+    Raises:
+        ReaderGoneError: Whoever read the output has left.
+        OSError: It cannot be written.
+    """
+    with written():
+        print(text)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ import torch
 from PIL import Image
 
 from dim_data import Generator, __version__
-from dim_data.cli import main
+from dim_data.cli import commands, main
+from dim_data.distillation import candidates
 
 TINY = ["--set", "options.width=8", "--set", "options.top_width=4", "--set", "options.blocks=1"]
 QUICK = [*TINY, "--set", "reconstruction.steps=4", "--set", "matching.steps=4", "--set", "pool.ages=2"]
@@ -136,6 +138,153 @@ def test_ctrl_c_saves(npz: Path, tmp_path: Path) -> None:
     assert (out / "checkpoint.pt").is_file()
 
 
+def at_step(monkeypatch: pytest.MonkeyPatch, bar: str, step: int, number: signal.Signals) -> None:
+    """Send this process a signal at a step."""
+    original, counted = getattr(commands, bar).advance, iter(range(1, 10**9))
+
+    def advance(self: Any, record: Any) -> None:
+        if next(counted) == step:
+            os.kill(os.getpid(), number)
+        original(self, record)
+
+    monkeypatch.setattr(getattr(commands, bar), "advance", advance)
+
+
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_an_interrupted_evaluation_saves_and_goes_on(
+    number: signal.Signals, code: int, noise_folder: Path, npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "kept.pt"
+    arguments = ["evaluate", noise_folder, "--test", npz, "--ipc", 1, "--epochs", 4, "--seeds", 0, 1, "--json"]
+    arguments += ["--classifier", "resnet10_half", "--device", "cpu"]
+    assert run(*arguments) == 0
+    unbroken = json.loads(capsys.readouterr().out)
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(patch, "SeedBar", 6, number)
+        assert run(*arguments, "--checkpoint", kept) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "stopped in seed 1, step 2 of 4; saved in" in captured.err
+    assert kept.is_file()
+    seen: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commands.SeedBar, "advance", lambda self, record: seen.append((record.seed, record.step)))
+        assert run(*arguments, "--checkpoint", kept) == 0
+    assert seen == [(1, 3), (1, 4)]
+    assert json.loads(capsys.readouterr().out)["accuracies"] == unbroken["accuracies"]
+    assert not kept.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+def test_an_evaluation_that_keeps_nothing_stops_at_once(
+    noise_folder: Path, npz: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_step(monkeypatch, "SeedBar", 2, signal.SIGINT)
+    assert run("evaluate", noise_folder, "--test", npz, "--ipc", 1, "--epochs", 9, "--device", "cpu") == 130
+    assert capsys.readouterr() == ("", "dim-data: stopped by Ctrl-C\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_an_interrupted_run_says_by_which_signal(
+    number: signal.Signals,
+    code: int,
+    npz: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at_step(monkeypatch, "StageBars", 3, number)
+    before = [signal.getsignal(each) for each, _ in SIGNALS]
+    assert run("distill", npz, "--out", tmp_path / "run", *ENDLESS) == code
+    assert "stopped in stage 'reconstruction', step 3 of" in capsys.readouterr().err
+    assert [signal.getsignal(each) for each, _ in SIGNALS] == before
+    assert (tmp_path / "run" / "checkpoint.pt").is_file()
+
+
+UNWRITABLE = [
+    (
+        ["evaluate", "NOISE", "--test", "NPZ", "--ipc", "1", "--checkpoint", "FILE/kept.pt"],
+        "is no folder; make it first",
+    ),
+    (["evaluate", "NOISE", "--test", "NPZ", "--ipc", "1", "--checkpoint", "NOISE"], "it is a folder; name a file"),
+    (["shrink", "CODES", "--noise", "--soft-labels", "--out", "FILE/small"], "is a file; choose another folder"),
+    (["shrink", "CODES", "--noise", "--soft-labels", "--out", "FILE"], "FILE is not an empty folder"),
+    (["preview", "nonsense", "--out", "missing/p.png"], "is no folder; make it first"),
+    (["preview", "nonsense", "--out", "NOISE"], "it is a folder; name a file"),
+    (["preview", "nonsense", "--out", "/dev/null"], "it is a device or a pipe; name a file"),
+    (["distill", "nowhere", "--out", "FILE"], "is a file; choose another folder"),
+    (["distill", "nowhere", "--out", "FILE/run"], "is a file; choose another folder"),
+    (["pull", "user/repo", "--out", "FILE"], "is a file; choose another folder"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), UNWRITABLE)
+def test_what_cannot_be_written_is_found_out_first(
+    arguments: list[str],
+    sentence: str,
+    codes_folder: Path,
+    noise_folder: Path,
+    npz: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "FILE").touch()
+    for work in ("train_teacher", "pull", "load_real"):
+        if "--test" not in arguments:
+            monkeypatch.setattr(commands, work, lambda *_, **__: pytest.fail("it began"))
+    monkeypatch.setattr(commands.SeedBar, "advance", lambda *_: pytest.fail("it began"))
+    monkeypatch.chdir(tmp_path)
+    places = {"CODES": codes_folder, "NOISE": noise_folder, "NPZ": npz}
+    before = sorted(tmp_path.rglob("*"))
+    assert run(*(places.get(argument, argument) for argument in arguments)) == 1
+    captured = capsys.readouterr()
+    assert sentence in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (MemoryError(), "dim-data: not enough memory\n"),
+        (MemoryError("Unable to allocate 9. GiB"), "dim-data: not enough memory: Unable to allocate 9. GiB\n"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate"), "dim-data: DefaultCPUAllocator: can't allocate\n"),
+        (BrokenPipeError(32, "Broken pipe", "a connection"), "dim-data: [Errno 32] Broken pipe: 'a connection'\n"),
+    ],
+)
+def test_what_fails_ends_with_a_sentence(
+    error: Exception, sentence: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Generator, "from_pretrained", fail)
+    assert run("info", "cifar10") == 1
+    assert capsys.readouterr() == ("", sentence)
+
+
+def test_a_picture_that_is_not_drawn_is_said_on_a_line(
+    npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ValueError("Key backend: 'module://nowhere' is not a valid value")
+
+    monkeypatch.setattr(candidates, "save_curves", fail)
+    assert run("distill", npz, "--out", tmp_path / "run", *QUICK) == 0
+    path = tmp_path / "run" / "curves.png"
+    sentence = (
+        f"dim-data: warning: {path} was not drawn: ValueError: Key backend: 'module://nowhere' is not a valid value"
+    )
+    assert capsys.readouterr().err.splitlines() == [sentence]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -160,7 +309,7 @@ def test_what_cannot_be_done_ends_with_a_sentence(
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [
-        ("depth=3", "--set wants NAME=VALUE, got 'depth=3'; names: architecture,"),
+        ("depth=3", "--set wants NAME=VALUE, got 'depth=3'; names: adversarial.batch_size,"),
         ("seed", "--set wants NAME=VALUE, got 'seed'"),
         ("options=3", "--set wants NAME=VALUE, got 'options=3'"),
         ("seed.x=3", "--set wants NAME=VALUE, got 'seed.x=3'"),

@@ -503,6 +503,7 @@ def test_no_picture_fails_a_run(
     def fail(*_: Any, **__: Any) -> None:
         raise error("no fonts")
 
+    whole = unbroken("codes")
     for name in ("save_curves", "save_grid"):
         monkeypatch.setattr(candidates, name, fail)
     with pytest.warns(UserWarning, match="was not drawn") as caught:
@@ -512,7 +513,7 @@ def test_no_picture_fails_a_run(
         f"{tmp_path / n} was not drawn: {error.__name__}: no fonts" for n in ("samples.png", "curves.png")
     ]
     assert all("samples.png was not drawn" in text for text in said[:-1])
-    weights = [out / "generator" / "model.safetensors" for out in (tmp_path, unbroken("codes"))]
+    weights = [out / "generator" / "model.safetensors" for out in (tmp_path, whole)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     monkeypatch.setattr(stages, "_stages", never)
     distill(DATA, config=settings("codes"), out=tmp_path)
@@ -524,12 +525,13 @@ def test_a_run_is_finished_before_its_pictures_are_drawn(
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
+    whole = unbroken("codes")
     monkeypatch.setattr(candidates, "save_curves", interrupt)
     with pytest.raises(KeyboardInterrupt):
         distill(DATA, config=settings("codes"), out=tmp_path)
     monkeypatch.setattr(stages, "_stages", never)
     distill(DATA, config=settings("codes"), out=tmp_path)
-    assert_same_run(tmp_path, unbroken("codes"))
+    assert_same_run(tmp_path, whole)
 
 
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_nowhere", "agg", ""])
@@ -924,9 +926,10 @@ def test_a_finished_run_is_read_where_nothing_can_be_written(
     def refuse(self: Path, *args: Any, **kwargs: Any) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
 
+    whole = unbroken("codes")
     for call in ("touch", "write_text"):
         monkeypatch.setattr(Path, call, refuse)
-    assert distill(DATA, config=settings("codes"), out=unbroken("codes")).config.codes == 36
+    assert distill(DATA, config=settings("codes"), out=whole).config.codes == 36
 
 
 @pytest.mark.parametrize("overwrite", [True, False])
