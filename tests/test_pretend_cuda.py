@@ -38,7 +38,7 @@ GAME = {
     "reconstruction": ReconstructionConfig(),
 }
 RUNS: dict[str, dict[str, Any]] = {
-    "codes": {"source": "codes", "soft_labels": True},
+    "codes": {"source": "codes", "labels": LabelsConfig(soft=True)},
     "noise": {"source": "noise"},
     "paper": {**GAME, "architecture": "dim", "options": {"width": 4, "latent_dim": 16}},
 }

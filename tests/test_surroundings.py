@@ -53,7 +53,7 @@ def sources(tiny_noise: Generator, tiny_codes: Generator, teacher: ConvNet) -> d
 
 
 def items_of(dataset: DistilledDataset) -> list[Any]:
-    return [(image.tobytes(), label) for image, label in dataset.__getitems__([0, 5, 1])]
+    return [(image.tobytes(), label) for image, label in dataset.read([0, 5, 1])]
 
 
 def reloaded(generator: Generator, folder: Path, **options: Any) -> Any:
@@ -126,8 +126,8 @@ def test_what_was_made_inside_is_used_outside(surroundings: str, tiny_codes: Gen
             DistilledLoader(tiny_codes, 4, ipc=2, device="cpu"),
         )
         images, _ = next(iter(loader))
-        dataset.__getitems__([0, 1])
-    assert dataset.__getitems__([0, 1])[0][1] == 0
+        dataset.read([0, 1])
+    assert dataset.read([0, 1])[0][1] == 0
     assert dataset.epoch == 1
     layer = nn.Linear(32, 2)
     layer(images).sum().backward()
@@ -154,7 +154,7 @@ def test_transforms_are_called_as_things_stand_with_the_caller(tiny_codes: Gener
     for name in ("autocast", "no_grad float64", "inference_mode meta"):
         with inside(name):
             wanted = switches()[:-1]
-            dataset.__getitems__([0, 1])
+            dataset.read([0, 1])
             assert len(list(loader)) == 2
         assert seen == [wanted] * 6, name
         seen.clear()
@@ -171,7 +171,7 @@ def test_painting_leaves_switches_of_other_threads_alone(
         with monkeypatch.context() as patch:
             patch.setattr(torch, "set_default_dtype", refuse)
             assert len(list(loader)) == 2
-            assert len(dataset.__getitems__([0, 1])) == 2
+            assert len(dataset.read([0, 1])) == 2
 
 
 def test_pictures_are_painted_at_full_precision_and_not_by_the_clock(tiny_noise: Generator) -> None:

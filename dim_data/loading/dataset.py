@@ -32,9 +32,9 @@ class DistilledDataset(Items):
     Every pass is a new epoch, with nobody calling anything, in stock ``DataLoader`` with any workers: drawing
     an index again moves on to the next epoch. So ``dataset[0]`` twice gives two pictures, and the pictures of one
     loop do not match the ``soft_labels`` of another, unless the epoch is pinned by :meth:`set_epoch` or ``fixed``.
-    Pin it where a run must be repeatable although passes are cut short, indices are drawn with replacement in
-    several workers (which may, by a hair, even draw one picture twice), or ranks share out small batches: there the
-    moment of moving on depends on timing, or comes some way into a pass. A process forked or spawned with the
+    Pin it where a run must be repeatable although passes are cut short, or indices are drawn with replacement in
+    several workers (which may, by a hair, even draw one picture twice): there the moment of moving on depends on
+    timing. Ranks of a process group move on after as many draws as fall to each. A process forked or spawned with the
     dataset that is no worker of a ``DataLoader``, such as one of several jobs, goes its own way from where it stood.
 
     Where stored codes run out, pictures come again in a later epoch, at any index, so that the parts which

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
@@ -52,10 +53,11 @@ class Passes:
     """Give each draw of an index an epoch in which that index was never drawn before.
 
     Each index remembers the epoch of its last draw. The current epoch is the largest of those, and a batch
-    with an index that was already drawn in it starts the next one. The memory is shared with worker
-    processes, forked or spawned, which reach the same answer in any order and without a lock: a plain integer
-    would stay 0 in persistent workers, each of which holds a copy. A count for each index would not do, for
-    ranks that share out the indices anew in each epoch would repeat one another's pictures.
+    with an index that was already drawn in it starts the next one. Where the ranks of a process group share the
+    indices out, so does a batch after as many draws as fall to each: none of them need have been drawn here yet. The
+    memory is shared with worker processes, forked or spawned, which reach the same answer in any order and without a
+    lock: a plain integer would stay 0 in persistent workers, each of which holds a copy. A count for each index would
+    not do, for ranks that share out the indices anew in each epoch would repeat one another's pictures.
 
     A pickle or deep copy goes its own way from where it was made. So does a process that is forked or spawned
     with it and is no worker of a ``DataLoader``, such as one of several jobs: its workers follow it.
@@ -75,6 +77,7 @@ class Passes:
         for kept, values in zip((self._last, self._owner, self._pinned), (last, owner, pinned), strict=True):
             kept.numpy()[:] = values
         self._inherited: list[NDArray[Any]] | None = None
+        self._ranks = 1
         _LIVING.add(self)
 
     def snapshot(self) -> list[NDArray[Any]]:
@@ -94,6 +97,7 @@ class Passes:
 
     def __getstate__(self) -> dict[str, Any]:
         self.settle()
+        self._count_ranks()
         if is_spawning():
             hand_on(self._last, self._owner, self._pinned)
         return self.__dict__
@@ -135,7 +139,7 @@ class Passes:
             epochs = [pinned] * len(where)
         else:
             current = self._latest()
-            current += bool((last[where] >= current).any())
+            current += bool((last[where] >= current).any()) or self._has_had_its_share(current)
             seen: Counter[int] = Counter()
             epochs = []
             for index in indices:
@@ -145,6 +149,19 @@ class Passes:
         self._claim(where)
         last[where] = np.maximum(last[where], epochs)  # of an index drawn twice, the last one counts
         return epochs
+
+    def _has_had_its_share(self, epoch: int) -> bool:
+        """Whether this rank has drawn in ``epoch`` as much of it as falls to each rank of a process group."""
+        self._count_ranks()
+        if self._ranks == 1:
+            return False
+        last = self._last.numpy()
+        return int((last == epoch).sum()) >= -(-len(last) // self._ranks)
+
+    def _count_ranks(self) -> None:
+        # A worker that was spawned knows of no group: there the number stays what it was in the main process.
+        if dist.is_available() and dist.is_initialized():
+            self._ranks = dist.get_world_size()
 
     def _claim(self, indices: NDArray[np.int64]) -> None:
         worker = get_worker_info()

@@ -20,7 +20,7 @@ def test_real_images_take_the_soft_labels_of_a_bank() -> None:
     given = torch.nn.functional.one_hot((labels + 1) % 10, 10) * 0.75 + 0.025
     latents = torch.zeros(40, *fresh.decoder.latent_shape)
     taught = with_soft_labels(data, fresh.store(latents, labels, given))
-    torch.testing.assert_close(taught.bank.soft, given, atol=0.02, rtol=0)
+    torch.testing.assert_close(taught.soft, given, atol=0.02, rtol=0)
     for other in (fresh, fresh.store(latents, labels), fresh.store(latents[:30], labels[:30], given[:30])):
         with pytest.raises(ValueError, match="wants a --source that stores a soft label for every training image"):
             with_soft_labels(data, other)

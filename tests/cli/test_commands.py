@@ -394,7 +394,7 @@ def test_a_generator_is_shrunk(codes_folder: Path, tmp_path: Path, capsys: pytes
     means = whole.keep_codes(30, seed=4).forget_codes(3).source.means
     assert torch.allclose(Generator.from_pretrained(noise).source.means, means, atol=0.02)  # eight bits
 
-    assert run("shrink", codes_folder, "--out", tmp_path / "same", "--json") == 0
+    assert run("shrink", codes_folder, "--dtype", "int8", "--out", tmp_path / "same", "--json") == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["codes"] == 120
     assert facts["training"] == {"minutes": 3}
