@@ -25,7 +25,6 @@ class Columns(Dataset[tuple[Any, Any]]):
 
     train_data, train_labels, labels = Alias("data"), Alias("targets"), Alias("targets")
     _form = Arrays()
-    soft_labels: float = 0.0
     _data: Any = None  # as assigned or edited
     _targets: Any = None
     _lent: _Lent | None = None
@@ -44,11 +43,11 @@ class Columns(Dataset[tuple[Any, Any]]):
         """
         key = self._epoch_key()
         if not self._holds(key):
-            held = self._form.hold(self._painted())
-            if self.soft_labels and isinstance(held, np.ndarray):
-                held.flags.writeable = False  # nobody has an opinion of edited pictures
-            self._lent = _Lent(key, held)
-        return self._data if self._lent is None else self._lent.data
+            self._lent = _Lent(key, self._form.hold(self._painted()))
+        if self._lent is None:
+            return self._data
+        self._lent.looked_after = False
+        return self._lent.data
 
     @data.setter
     def data(self, value: Any) -> None:
@@ -112,6 +111,13 @@ class Columns(Dataset[tuple[Any, Any]]):
                 self._lent.data.flags.writeable = False  # an edit from now on would be lost: let it be heard
         self._lent = None
 
+    def _look_after(self) -> None:
+        """Keep what was lent if it was edited: sooner than :meth:`_holds` does, at some cost."""
+        if self._lent is not None and not self._lent.looked_after:
+            self._lent.looked_after = True
+            if self._lent.edited():
+                self._settle()
+
     def _is_changed(self) -> bool:
         """Whether somebody assigned or edited ``data`` or ``targets``."""
         edited = self._data is not None or (self._lent is not None and self._lent.edited())
@@ -143,6 +149,7 @@ class _Lent:
 
     def __init__(self, key: tuple[Any, ...], data: Any) -> None:
         self.key, self.data = key, data
+        self.looked_after = False  # whether it was found unedited since somebody last got it
         self._sum = self._now()
 
     def edited(self) -> bool:

@@ -31,6 +31,7 @@ class Items(Columns):
     generator: Generator
     ipc: int
     seed: int
+    soft_labels: float
     fixed: bool
     device: torch.device
     transform: Callable[[Any], Any] | None
@@ -144,6 +145,8 @@ class Items(Columns):
     def _is_held(self, epochs: Sequence[int]) -> bool:
         """Whether items of these epochs are read from memory, and not painted."""
         held = all(self._holds(self._key(epoch)) for epoch in dict.fromkeys(epochs))
+        if self.soft_labels:
+            self._look_after()
         if self.soft_labels and self._data is not None:
             raise ValueError(
                 "data was changed, and soft_labels are what a teacher said of the pictures as they were painted: "

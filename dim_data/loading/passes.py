@@ -60,7 +60,8 @@ class Passes:
     not do, for ranks that share out the indices anew in each epoch would repeat one another's pictures.
 
     A pickle or deep copy goes its own way from where it was made. So does a process that is forked or spawned
-    with it and is no worker of a ``DataLoader``, such as one of several jobs: its workers follow it.
+    with it and is no worker of a ``DataLoader``, such as one of several jobs: its workers follow it. Workers that were
+    forked are left behind where others are spawned while they run.
 
     Args:
         length: How many indices there are; six bytes each.
