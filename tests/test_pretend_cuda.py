@@ -14,6 +14,7 @@ from dim_data import DistilledDataset, DistilledLoader, Generator, distill, eval
 from dim_data.distillation import (
     AdversarialConfig,
     DistillConfig,
+    LabelsConfig,
     MatchingConfig,
     PoolConfig,
     ReconstructionConfig,
