@@ -170,7 +170,10 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
     )
     sub.add_argument("--epochs", type=_positive, default=1000, help="of the teacher, at ipc 10 (default: %(default)s)")
     sub.add_argument(
-        "--dtype", choices=DTYPES, help="of the weights on disk (default: as they were stored; what is new in float16)"
+        "--dtype",
+        choices=DTYPES,
+        default="int8",
+        help="of the weights on disk; what lies in 4 bits already stays so under int8 (default: %(default)s)",
     )
     sub.add_argument("--seed", type=int, default=0, help="chooses the codes, teaches (default: %(default)s)")
     sub.add_argument("--json", action="store_true", help="describe the result as JSON")

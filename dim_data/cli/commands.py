@@ -216,9 +216,7 @@ def _shrink(args: argparse.Namespace) -> int:
         count, keep = args.codes or generator.config.codes, args.soft_labels is not False
         generator = generator.keep_codes(count, args.seed, soft_labels=keep)
         done = f"keep_codes({count}, seed={args.seed}{'' if keep else ', soft_labels=False'})"
-    generator.save_pretrained(
-        args.out, dtype=args.dtype if args.dtype in (None, "int4") else getattr(torch, args.dtype)
-    )
+    generator.save_pretrained(args.out, dtype="int4" if args.dtype == "int4" else getattr(torch, args.dtype))
     if done:
         training["derived"] = ", then ".join(str(step) for step in (training.get("derived"), done) if step)
     text = json.dumps(training, indent=2) + "\n"

@@ -24,7 +24,7 @@ from dim_data.format.files import (
 from dim_data.format.latents import pack, packed_width, unpack
 from dim_data.format.reading import read_config, read_json, read_weights
 from dim_data.format.rounding import round_layers
-from dim_data.format.weights import kept_weights, packed_weights, unpacked_weights
+from dim_data.format.weights import format_of, kept_weights, packed_weights, unpacked_weights
 
 __all__ = [
     "CARD",
@@ -36,6 +36,7 @@ __all__ = [
     "GeneratorConfig",
     "check_size",
     "check_writable",
+    "format_of",
     "kept_weights",
     "pack",
     "packed_weights",

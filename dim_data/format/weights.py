@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from dim_data.format.latents import pack, packed_width, unpack
 
-__all__ = ["FOUR_BIT_TOP", "kept_weights", "packed_weights", "stored_as", "unpacked_weights"]
+__all__ = ["FOUR_BIT_TOP", "format_of", "kept_weights", "packed_weights", "stored_as", "unpacked_weights"]
 
 SCALE = ".scale"
 FOUR_BIT_TOP = 7
@@ -90,18 +91,31 @@ def unpacked_weights(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor
     return state
 
 
-def kept_weights(state: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state as it is written when nobody asks for a format: what has not changed since it was read as it was read.
+def format_of(stored: Mapping[str, Tensor]) -> torch.dtype:
+    """The number format of a file's tensors: 8 bits if there are any of 8 or 4; float16 if there are none."""
+    scales = {name + SCALE for name in stored}
+    kinds = {tensor.dtype for name, tensor in stored.items() if name not in scales}
+    return torch.int8 if kinds & {torch.int8, torch.uint8} else reduce(torch.promote_types, kinds or {torch.float16})
 
-    So the bits of a file survive reading and writing, whatever its format. All else is written in float16.
+
+def kept_weights(
+    written: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    stored: Mapping[str, Tensor],
+    kinds: Collection[torch.dtype],
+) -> dict[str, Tensor]:
+    """What is to be written of a state, but with the bits that were read where the values are those that were read.
 
     Args:
+        written: What :func:`packed_weights` made of the state.
         state: The tensors as they are now.
         stored: What of them was read from a file, as it was stored.
+        kinds: Only what was stored in one of these is kept.
     """
-    written = packed_weights(state, torch.float16)
-    same = {name: tensor for name, tensor in state.items() if name in stored and tensor.is_floating_point()}
-    for name, read in unpacked_weights(stored, same).items():
-        if read.shape == same[name].shape and torch.equal(read.to(same[name].dtype), same[name].cpu()):
-            written |= {key: stored[key] for key in (name, name + SCALE) if key in stored}
-    return written
+    kept = dict(written)
+    old = {n: tensor for n, tensor in state.items() if n in stored and stored[n].dtype in kinds}
+    for name, read in unpacked_weights(stored, old).items():
+        if torch.equal(read.float(), old[name].cpu().float()):
+            kept.pop(name + SCALE, None)
+            kept |= {key: stored[key] for key in (name, name + SCALE) if key in stored}
+    return kept

@@ -142,11 +142,14 @@ class Generator(Painter):
 
         Args:
             folder: Made if it does not exist.
-            dtype: Number format of the weights on disk. ``None`` writes each tensor as it was read, bit for bit, so
-                that the same pictures come back; what is new, or has changed since, in float16. Or one of
-                ``torch.float16``, ``bfloat16``, ``int8`` (half the bytes again; one scale for each output of a layer),
-                ``float32``, which keeps every bit, or ``"int4"``: layers in 4 bits, rounded together
-                (:mod:`dim_data.format.rounding`), all else as with ``int8``.
+            dtype: Number format of the weights on disk. ``None`` keeps that of the file it was loaded from: a tensor
+                that has not changed since is written with the bits that were read, so that the same pictures come
+                back; others in the file's format, or in 8 bits where it has 4. What was loaded from no file is written
+                in float16.
+                ``torch.float16`` and ``bfloat16`` take two bytes a weight; ``float32`` keeps every bit;
+                ``int8`` halves float16, with one scale for each output of a layer; ``"int4"`` has layers in 4 bits,
+                rounded together (:mod:`dim_data.format.rounding`), all else as with ``int8``. Under these two, what
+                was read in as few bits and has not changed stays as it was.
 
         Raises:
             ValueError: Another ``dtype``.

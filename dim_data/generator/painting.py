@@ -43,8 +43,9 @@ class Painter(nn.Module):
         architecture, kind = ARCHITECTURES[config.architecture], SOURCES[config.kind]
         options = parse_options(config.architecture, config.options)
         decoder = architecture.decoder(config.spec, options, kind.decoder_input)  # type: ignore[arg-type]
-        self.decoder = decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # First, as evaluations under way know a generator by its tensors in this order.
         self.source = kind(config, decoder.latent_shape)
+        self.decoder = decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.soft_labels and not kind.finite:
             self.teacher = ConvNet(config.spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

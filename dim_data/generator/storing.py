@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dim_data.format import (
     CONFIG,
     WEIGHTS,
+    format_of,
     kept_weights,
     packed_weights,
     read_config,
@@ -29,7 +30,16 @@ __all__ = ["WeightFormat", "load", "save"]
 
 P = TypeVar("P", bound=Painter)
 WeightFormat = torch.dtype | Literal["int4"]
-FORMATS = (torch.float16, torch.bfloat16, torch.int8, torch.float32, "int4")
+KEPT: dict[WeightFormat | None, tuple[torch.dtype, ...]] = {
+    None: (torch.float16, torch.bfloat16, torch.float32, torch.int8, torch.uint8),
+    torch.float16: (),
+    torch.bfloat16: (),
+    torch.float32: (),
+    torch.int8: (torch.int8, torch.uint8),
+    "int4": (torch.uint8,),
+}
+"""For each ``dtype`` of :func:`save`: in which kinds of numbers tensors stay as they were read, if they have not
+changed. Rounding to 8 or 4 bits again would move the last bit of some scales."""
 
 
 def _named(generator: Painter) -> dict[str, Tensor]:
@@ -39,15 +49,12 @@ def _named(generator: Painter) -> dict[str, Tensor]:
 
 def save(generator: Painter, folder: Path, dtype: WeightFormat | None) -> None:
     """See :meth:`Generator.save_pretrained <dim_data.generator.Generator.save_pretrained>`."""
-    if dtype is not None and dtype not in FORMATS:
+    if dtype not in KEPT:
         raise ValueError(f"dtype must be torch.float16, bfloat16, int8, float32, 'int4' or None, got {dtype!r}")
     folder.mkdir(parents=True, exist_ok=True)
-    if dtype is None:
-        tensors = kept_weights(_named(generator), generator.stored)
-    elif isinstance(dtype, torch.dtype):
-        tensors = packed_weights(_named(generator), dtype)
-    else:
-        tensors = _in_four_bits(generator)
+    state, stored = _named(generator), generator.stored
+    rounded = _in_four_bits(generator) if dtype == "int4" else packed_weights(state, dtype or format_of(stored))
+    tensors = kept_weights(rounded, state, stored, KEPT[dtype])
     write_atomically(folder / WEIGHTS, lambda path: save_file(tensors, path, {"format": "pt"}))
     text = json.dumps(generator.config.to_dict(), indent=2) + "\n"
     write_atomically(folder / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))

@@ -585,6 +585,12 @@ def test_repr_names_what_it_holds(tiny_codes: Generator) -> None:
     assert tiny_codes.nbytes > 120 * 96
 
 
+def test_tensors_keep_their_order(tiny_codes: Generator, tiny_shaped: Generator) -> None:
+    """Evaluations under way know a generator by it."""
+    assert list(tiny_codes.state_dict())[:3] == ["source.codes", "source.counts", "decoder.body.0.weight"]
+    assert list(tiny_shaped.state_dict())[:3] == ["source.means", "source.factors", "source.scales"]
+
+
 def test_loading_leaves_torchs_random_state_alone(codes_folder: Path) -> None:
     before = torch.random.get_rng_state()
     Generator.from_pretrained(codes_folder)

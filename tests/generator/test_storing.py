@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -68,19 +70,70 @@ def test_forgotten_codes_leave_the_decoder_as_it_was_stored(wide: Generator, tmp
     noise = Generator.from_pretrained(first).forget_codes(4).save_pretrained(tmp_path / "noise")
     then, now = load_file(first / "model.safetensors"), load_file(noise / "model.safetensors")
     assert all(torch.equal(then[name], now[name]) for name in then if name.startswith("decoder."))
-    assert now["means"].dtype == torch.float16
+    assert now["means"].dtype == torch.int8
 
 
-def test_what_has_changed_is_written_in_float16(wide: Generator, tmp_path: Path) -> None:
-    loaded = Generator.from_pretrained(wide.save_pretrained(tmp_path / "first", dtype=torch.int8))
-    changed = "decoder.body.0.weight"
+@pytest.mark.parametrize(
+    ("dtype", "wanted"),
+    [
+        (torch.float32, torch.float32),
+        (torch.bfloat16, torch.bfloat16),
+        (torch.float16, torch.float16),
+        (torch.int8, torch.int8),
+        ("int4", torch.int8),
+    ],
+    ids=str,
+)
+def test_what_has_changed_is_written_in_the_files_format(
+    dtype: torch.dtype | str, wanted: torch.dtype, wide: Generator, tmp_path: Path
+) -> None:
+    first = wide.save_pretrained(tmp_path / "first", dtype=dtype)
+    loaded = Generator.from_pretrained(first)
+    changed = "decoder.body.1.first.weight"
     loaded.get_parameter(changed).mul_(1.01)
+    loaded.get_parameter(changed)[0, 0].mul_(0.5)
+    then = load_file(first / "model.safetensors")
     now = load_file(loaded.save_pretrained(tmp_path / "second") / "model.safetensors")
-    assert now[changed].dtype == torch.float16
-    assert f"{changed}.scale" not in now
-    assert now["decoder.body.1.first.weight"].dtype == torch.int8
-    again = Generator.from_pretrained(tmp_path / "second")
-    torch.testing.assert_close(again.get_parameter(changed), loaded.get_parameter(changed), atol=1e-3, rtol=1e-3)
+    assert now[changed].dtype == wanted
+    assert then.keys() == now.keys()
+    for name in then.keys() - {changed, f"{changed}.scale"}:
+        assert then[name].dtype == now[name].dtype
+        assert torch.equal(then[name], now[name])
+    again = Generator.from_pretrained(tmp_path / "second").get_parameter(changed)
+    bound = float(loaded.get_parameter(changed).abs().max()) / 200
+    torch.testing.assert_close(again, loaded.get_parameter(changed), atol=bound, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, "int4"], ids=str)
+def test_bits_asked_for_again_are_the_same_bits(dtype: torch.dtype | str, wide: Generator, tmp_path: Path) -> None:
+    first = wide.save_pretrained(tmp_path / "first", dtype="int4")
+    second = Generator.from_pretrained(first).save_pretrained(tmp_path / "second", dtype=dtype)
+    then, now = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
+    layers = [name for name in then if then[name].dtype == torch.uint8 and name != "codes"]
+    assert layers
+    assert all(torch.equal(then[name], now[name]) for name in (*layers, *(f"{name}.scale" for name in layers)))
+
+
+def test_a_number_format_asked_for_is_given(wide: Generator, tmp_path: Path) -> None:
+    loaded = Generator.from_pretrained(wide.save_pretrained(tmp_path / "first", dtype="int4"))
+    now = load_file(loaded.save_pretrained(tmp_path / "second", dtype=torch.float16) / "model.safetensors")
+    assert {t.dtype for name, t in now.items() if name.startswith("decoder.")} == {torch.float16}
+
+
+def test_a_copy_that_travelled_is_saved_as_it_was_read(wide: Generator, tmp_path: Path) -> None:
+    first = wide.save_pretrained(tmp_path / "first", dtype="int4")
+    loaded = Generator.from_pretrained(first)
+    wanted = (first / "model.safetensors").read_bytes()
+    for number, other in enumerate((copy.deepcopy(loaded), pickle.loads(pickle.dumps(loaded)), loaded.double())):
+        assert (other.save_pretrained(tmp_path / str(number)) / "model.safetensors").read_bytes() == wanted
+
+
+def test_weights_in_half_precision_are_not_those_that_were_read(wide: Generator, tmp_path: Path) -> None:
+    loaded = Generator.from_pretrained(wide.save_pretrained(tmp_path / "first", dtype=torch.float32))
+    name = "decoder.body.1.first.weight"
+    kept = loaded.get_parameter(name).half()
+    now = load_file(loaded.half().save_pretrained(tmp_path / "second") / "model.safetensors")
+    assert torch.equal(now[name], kept.float())
 
 
 def test_a_new_generator_is_written_in_float16(wide: Generator, tmp_path: Path) -> None:

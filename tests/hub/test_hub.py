@@ -95,6 +95,15 @@ def put(hub: HubServer, files: dict[str, bytes], name: str = "alice/pets") -> st
 # Push ------------------------------------------------------------------------------------------------
 
 
+def test_what_was_loaded_in_four_bits_is_pushed_and_pulled_in_them(hub: HubServer, tmp_path: Path) -> None:
+    options = {"width": 40, "top_width": 8, "blocks": 1}
+    wide = make_generator(GeneratorConfig(make_spec(3, 32), "compact", "codes", options, codes=30))
+    folder = wide.save_pretrained(tmp_path / "first", dtype="int4")
+    Generator.from_pretrained(folder).push_to_hub("alice/pets")
+    pulled = Generator.from_pretrained("alice/pets")
+    assert (pulled.folder / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
 def test_a_push_is_one_commit_with_everything(hub: HubServer, tiny_codes: Generator) -> None:
     url = tiny_codes.push_to_hub("alice/pets", training_config={"minutes": 3}, license="mit", commit_message="Pets!")
     repo, files = hub.repos["alice/pets"], head(hub)
