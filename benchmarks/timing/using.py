@@ -206,7 +206,7 @@ from dim_data import DistilledDataset
 imported = time.perf_counter()
 dataset = DistilledDataset("cifar10")
 built = time.perf_counter()
-dataset.__getitems__(range(128))
+dataset.read(range(128))
 print(json.dumps([torch_done - started, imported - torch_done, built - imported, time.perf_counter() - built]))
 """
 
