@@ -2,10 +2,11 @@
 
 * ``dataset``: :class:`DistilledDataset`, map-style, in place of torchvision's. Begin here.
 * ``named``: the bundled sets under torchvision's signatures, such as :class:`DistilledCIFAR10`.
-* ``items``: one by one or in batches. ``columns``: ``data`` and ``targets``, read, edited or assigned; ``forms``: as
-  torchvision's sets hold them. ``parts``: of a set, and one held out.
+* ``items``: one by one or in batches; ``askers``: who is offered batches. ``sheets``: pictures painted a few at a time.
+* ``columns``: ``data`` and ``targets``, read, edited or assigned; ``forms``: as torchvision's sets hold them.
+* ``parts``: of a set, and one that is held out.
 * ``passes``: new pictures in each pass, whoever draws them.
-* ``sheets``: pictures painted a few at a time. ``cache``: pictures decoded once. ``memory``: what processes share.
+* ``cache``: pictures decoded once. ``memory``: what processes share.
 * ``loader``: :class:`DistilledLoader`, batches made on the device where you train.
 * ``shares``: which part of an epoch falls to which rank. ``orders``: its indices, as the loader's sampler.
 * ``progress``: where the loader's pass stands. ``pictures``: those of its epoch by index, as its dataset.

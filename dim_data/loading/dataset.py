@@ -40,9 +40,10 @@ class DistilledDataset(Items):
     Where stored codes run out, pictures come again in a later epoch, at any index, so that the parts which
     ``random_split`` makes see each other's: :meth:`split` makes two that never do.
 
-    Whoever overrides or wraps ``__getitem__`` is asked for each item. Pictures asked for one by one are painted a
-    few at a time and kept, in 256 MB at most, so that a pass costs what it costs in batches, in order or shuffled.
-    ``DataLoader``'s workers read whole batches of a plain dataset, or of a ``Subset`` of it; so does :meth:`read`.
+    ``DataLoader`` reads whole batches of the dataset, or of a ``Subset`` of it; :meth:`read` does the same. Whoever
+    overrides or wraps ``__getitem__`` is asked for each item instead. Pictures asked for one by one are painted a few
+    at a time and kept, in 256 MB at most, so that a pass costs what it costs in batches, in order or shuffled. It is
+    many times slower where indices are drawn with replacement, or an epoch takes more than that.
 
     Args:
         source: A :class:`Generator`, a folder, a bundled name such as ``"cifar10"`` or a Hub id.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import get_worker_info
+from torch.utils.data import Subset, get_worker_info
 
 from dim_data.generator import CHUNK, Generator, blended
 from dim_data.images import ImageSpec, torch_defaults
+from dim_data.loading.askers import torch_asker
 from dim_data.loading.cache import PictureCache
 from dim_data.loading.columns import Columns
-from dim_data.loading.parts import serves, warn_of_reuse
+from dim_data.loading.parts import warn_of_reuse
 from dim_data.loading.passes import Passes
 from dim_data.loading.sheets import Sheets
 
@@ -118,13 +120,15 @@ class Items(Columns):
         """:meth:`read`, where that passes over nobody who defines ``__getitem__``.
 
         ``DataLoader`` and ``Subset`` look for this before they ask for items one by one, and so does, by accident,
-        a wrapper that forwards attributes. A worker knows which dataset it serves; in the main process nothing tells
-        a wrapper from a ``DataLoader``, so there all are asked one by one.
+        a wrapper that forwards attributes: it is not there for others than those two.
         """
-        kind = type(self)
-        by_super = kind.__getitems__ is not _GETITEMS
-        if not by_super and (kind.__getitem__ is not _GETITEM or not serves(self)):
+        kind, asker = type(self), torch_asker(self, sys._getframe(1))
+        if kind.__getitems__ is not _GETITEMS:
+            return self.read  # by super() of an override
+        if kind.__getitem__ is not _GETITEM or asker is None:
             raise AttributeError(f"{kind.__name__} is asked item by item here; read(indices) makes a batch of them")
+        if isinstance(asker, Subset) and not self.fixed and self._data is None and self._passes.pinned is None:
+            warn_of_reuse(self.generator, self.ipc, self.epoch, len(asker) / len(self))
         return self.read
 
     def _index(self, index: Any) -> int:
@@ -137,10 +141,7 @@ class Items(Columns):
         """Note that ``places`` are drawn; the epoch of each."""
         if self._data is not None or self.fixed:
             return [0] * len(places)
-        epochs = self._passes.advance(places)
-        if self._passes.pinned is None:
-            warn_of_reuse(self, max(epochs, default=0))
-        return epochs
+        return self._passes.advance(places)
 
     def _is_held(self, epochs: Sequence[int]) -> bool:
         """Whether items of these epochs are read from memory, and not painted."""

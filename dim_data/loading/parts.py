@@ -3,42 +3,36 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Subset, get_worker_info
+from torch.utils.data import get_worker_info
 
 from dim_data.generator import Generator
 from dim_data.images import torch_defaults
 
-__all__ = ["part_generator", "serves", "warn_of_reuse"]
+__all__ = ["part_generator", "warn_of_reuse"]
 
 
-def serves(dataset: Any) -> bool:
-    """Whether this is a worker of a ``DataLoader`` that was given ``dataset``, or a ``Subset`` of it."""
-    worker = get_worker_info()
-    asked: Any = None if worker is None else worker.dataset
-    while type(asked) is Subset:
-        asked = asked.dataset
-    return asked is dataset
+def warn_of_reuse(generator: Generator, ipc: int, epoch: int, share: float) -> None:
+    """Warn, in the epoch in which codes run out, that a part of a set is shown what other parts have shown.
 
-
-def warn_of_reuse(dataset: Any, epoch: int) -> None:
-    """Warn, once in a worker, where a ``Subset`` of ``dataset`` begins to show what other parts have shown."""
-    worker = get_worker_info()
-    if worker is None or type(worker.dataset) is not Subset or not serves(dataset):
+    Args:
+        generator: Of the set.
+        ipc: Of the set.
+        epoch: That it is in.
+        share: Of the set in the part.
+    """
+    counts, worker = _counts(generator), get_worker_info()
+    if counts is None or share >= 1 or (worker is not None and worker.id > 0):
         return
-    counts = _counts(dataset.generator)
-    if counts is None:
-        return
-    runs_out = epoch * dataset.ipc <= int(counts.min()) < (epoch + 1) * dataset.ipc
-    if runs_out and worker.id == 0 and len(worker.dataset) < len(dataset):
+    fewest = int(counts.min())
+    if epoch * ipc <= fewest < (epoch + 1) * ipc:
         warnings.warn(
             f"from epoch {epoch} on, this Subset is shown pictures of the other indices too: the generator stores "
-            f"{int(counts.min())} codes of a class, and with ipc={dataset.ipc} they come again. For a validation set "
+            f"{fewest} codes of a class, and with ipc={ipc} they come again. For a validation set "
             "use train, validation = dataset.split(0.1), whose parts share none; or build it with fixed=True",
-            stacklevel=2,
+            stacklevel=4,
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -135,7 +134,6 @@ def test_whoever_adds_to_items_is_asked_for_each(tiny_codes: Generator, kind: An
 def test_a_method_put_into_the_class_later_is_asked(tiny_codes: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = build(tiny_codes)
     monkeypatch.setattr(DistilledDataset, "__getitem__", lambda self, index: (to_array(Image.new("L", (2, 2))), 77))
-    monkeypatch.setattr("dim_data.loading.parts.get_worker_info", lambda: SimpleNamespace(dataset=dataset))
     assert set(joined(DataLoader(dataset, 5))[1].tolist()) == {77}
 
 
@@ -148,25 +146,27 @@ def test_a_batch_method_of_a_subclass_is_asked_for_batches(tiny_codes: Generator
 
 
 @pytest.mark.parametrize("kind", [DistilledDataset, Untouched])
-def test_batches_are_offered_where_nobody_is_passed_over(
-    tiny_codes: Generator, kind: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("workers", WORKERS)
+def test_only_torch_is_offered_batches(
+    tiny_codes: Generator, kind: Any, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    asked = []
+    read = DistilledDataset.read
+    monkeypatch.setattr(DistilledDataset, "read", lambda self, indices: asked.append(1) or read(self, indices))
+
+    def batches(given: Any) -> int:
+        asked.clear()
+        return [*DataLoader(given, 6, num_workers=workers, collate_fn=lambda batch: len(asked))][-1]
+
     dataset = build(tiny_codes, kind)
-
-    def serve(given: Any) -> None:
-        monkeypatch.setattr("dim_data.loading.parts.get_worker_info", lambda: SimpleNamespace(dataset=given))
-
     with pytest.raises(AttributeError, match=r"asked item by item here; read\(indices\) makes a batch of them"):
         _ = dataset.__getitems__
-    for given in (dataset, Subset(dataset, [1]), Subset(Subset(dataset, [1]), [0])):
-        serve(given)
-        assert dataset.__getitems__ == dataset.read
-    for given in (Wrapper(dataset), Subset(Wrapper(dataset), [1]), ConcatDataset([dataset]), build(tiny_codes)):
-        serve(given)
-        assert not hasattr(dataset, "__getitems__")
-    other = build(tiny_codes, TwoCrops)
-    serve(other)
-    assert not hasattr(other, "__getitems__")
+    assert not hasattr(Wrapper(dataset), "__getitems__")
+    share = Subset(dataset, range(COUNT))
+    for given in (dataset, share, Subset(share, range(COUNT))):
+        assert batches(given) == (2 if workers else 3)  # in the process of the last of three batches
+    for given in (Wrapper(dataset), Subset(Proxy(dataset), range(COUNT)), ConcatDataset([dataset])):
+        assert batches(given) == 0
 
 
 @pytest.mark.parametrize("workers", WORKERS)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -124,47 +124,38 @@ def test_a_changed_set_is_not_parted(tiny_codes: Generator, change: str) -> None
 # Subsets whose codes run out -------------------------------------------------------------------------
 
 
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Go on as a worker that serves what it is given."""
-
-    def begin(given: Any, worker: int = 0) -> None:
-        info = SimpleNamespace(id=worker, num_workers=2, dataset=given)
-        monkeypatch.setattr("dim_data.loading.parts.get_worker_info", lambda: info)
-
-    return begin
-
-
-def test_a_subset_is_told_when_codes_run_out(tiny_codes: Generator, serve: Any) -> None:
+def test_a_subset_is_told_once_when_codes_run_out(tiny_codes: Generator) -> None:
     dataset = build(tiny_codes)  # 40 codes of a class, 10 a pass
-    part = random_split(dataset, [0.9, 0.1], generator=torch.Generator().manual_seed(0))[0]
-    serve(part)
+    part, other = random_split(dataset, [0.9, 0.1], generator=torch.Generator().manual_seed(0))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(4):
             one_pass(part)
+            one_pass(other)
     sentence = (
         "from epoch 4 on, this Subset is shown pictures of the other indices too: the generator stores 40 codes of a "
         r"class, and with ipc=10 they come again.* use train, validation = dataset.split\(0.1\), whose parts share none"
     )
-    with pytest.warns(UserWarning, match=sentence):
-        one_pass(part)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        one_pass(part)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            one_pass(part)
+            one_pass(other)
+    assert [re.match(sentence, str(warning.message)) is not None for warning in told] == [True]
 
 
-@pytest.mark.parametrize("case", ["whole", "all of it", "second worker", "noise", "fixed", "pinned", "parted"])
-def test_nobody_else_is_told(tiny_codes: Generator, tiny_noise: Generator, serve: Any, case: str) -> None:
+@pytest.mark.parametrize("case", ["whole", "all of it", "noise", "fixed", "pinned", "parted", "assigned"])
+def test_nobody_else_is_told(tiny_codes: Generator, tiny_noise: Generator, case: str) -> None:
     dataset = build(tiny_noise if case == "noise" else tiny_codes, ipc=39, fixed=case == "fixed")
     if case == "pinned":
         dataset.set_epoch(1)
-    if case == "parted":
+    elif case == "parted":
         dataset = dataset.split(0.5)[0]
+    elif case == "assigned":
+        dataset.data = dataset.data.copy()
     given = (
         dataset if case in ("whole", "parted") else Subset(dataset, range(len(dataset) if case == "all of it" else 9))
     )
-    serve(given, worker=case == "second worker")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(3):
