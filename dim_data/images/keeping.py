@@ -112,7 +112,7 @@ def keep_unnamed(pictures: Pictures, pixels: Pixels, on_read: OnRead, batches: B
     with held(folder):
         store = PictureStore(folder, pictures.name, "a dataset, for the process that reads it")
         try:
-            _fill(store, pictures, pixels, on_read, batches)
+            _fill(store, pictures, pixels, on_read, batches, named=False)
             _finish(store, pixels)
             return _kept(store, pixels)
         finally:
@@ -123,13 +123,15 @@ def _said(identity: Mapping[str, Any]) -> str:
     return str(identity.get("path", "a table"))
 
 
-def _fill(store: PictureStore, pictures: Pictures, pixels: Pixels, on_read: OnRead, batches: Batches) -> None:
+def _fill(
+    store: PictureStore, pictures: Pictures, pixels: Pixels, on_read: OnRead, batches: Batches, named: bool = True
+) -> None:
     count, began = pictures.count, False
     if store.done:
         on_read(store.done, count)
     try:
         for images, labels in batches:
-            with _writable(pictures.name, store, count):
+            with _writable(pictures.name, store if named else None, count):
                 if not began:
                     _check_space(store, images[0].size, count)
                     store.begin(images.shape[1:])
@@ -166,8 +168,8 @@ def _writable(name: str, store: PictureStore | None = None, count: int | None = 
     try:
         yield
     except OSError as error:
-        done = f" {store.done} of {count or 'its'} images are read;" if store is not None and store.done else ""
+        done = f"; {store.done} of {count} images are kept there" if store is not None and store.done else ""
         raise OSError(
-            f"{name} is too large for memory, and cannot be kept in {cache_folder()}: {error}.{done} make room and run "
+            f"{name} is too large for memory, and cannot be kept in {cache_folder()}: {error}{done}. Make room and run "
             f"the same call again, or let DIM_DATA_CACHE name another folder"
         ) from error
