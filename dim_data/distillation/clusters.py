@@ -14,43 +14,57 @@ from dim_data.networks import autocast
 __all__ = ["cluster_classes", "describe_images"]
 
 ROUNDS = 30
+HALVED = 512 << 20
+SCALED_BY = 100_000
+"""Images whose features tell how much each feature varies."""
 
 
 @torch_defaults(painting=True)
-def describe_images(classifier: nn.Module, batches: Iterable[Tensor], spec: ImageSpec, device: torch.device) -> Tensor:
-    """The classifier's last feature map of each image, in four quarters: float32 (N, D), on the CPU.
+def describe_images(
+    classifier: nn.Module, batches: Iterable[Tensor], count: int, spec: ImageSpec, device: torch.device
+) -> Tensor:
+    """The classifier's last feature map of each image, in four quarters: (N, D), on the CPU.
+
+    They are float32, or float16 where they would take more than 512 MiB.
 
     Args:
         classifier: With a method ``features`` as in :mod:`dim_data.networks.classifiers`; left in eval mode.
         batches: Images uint8 (B, C, H, W), on any device.
+        count: N, how many there are in all of them.
         spec: What they are.
         device: The classifier's.
     """
     classifier.eval()
-    found = []
+    found, done = torch.empty(0), 0
     for images in batches:
         batch = spec.normalize(images.to(device).float() / 255).contiguous(memory_format=torch.channels_last)
         with autocast(device):
             features = classifier.features(batch)[-2]  # type: ignore[operator]
-        found.append(F.adaptive_avg_pool2d(features.float(), 2).flatten(1).cpu())
-    return torch.cat(found)
+        described = F.adaptive_avg_pool2d(features.float(), 2).flatten(1).cpu()
+        if not done:
+            width = described.shape[1]
+            found = torch.empty(count, width, dtype=torch.float16 if 4 * count * width > HALVED else torch.float32)
+        found[done : done + len(described)] = described
+        done += len(described)
+    return found
 
 
 def cluster_classes(features: Tensor, labels: Tensor, classes: int, count: int, seed: int) -> Tensor:
     """Clusters within each class, by k-means from random members: int64 (N,), each ``label * count + cluster``.
 
     Args:
-        features: Float (N, D), on the CPU.
+        features: float32 or float16 (N, D), on the CPU.
         labels: int64 (N,).
         classes: Number of classes.
         count: Clusters in a class; some stay empty where there are fewer different members.
         seed: Of the first centres.
     """
     rng, found = torch.Generator().manual_seed(seed), labels * count
-    features = (features - features.mean(0)) / (features.std(0) + 1e-3)
+    some = features[:: max(1, len(features) // SCALED_BY)].float()
+    centre, scale = some.mean(0), some.std(0) + 1e-3
     for label in range(classes if count > 1 else 0):
         places = (labels == label).nonzero()[:, 0]
-        members = features[places]
+        members = (features[places].float() - centre) / scale
         centres = members[torch.randperm(len(members), generator=rng)[:count]]
         nearest = torch.zeros(len(members), dtype=torch.int64)
         for _ in range(ROUNDS):

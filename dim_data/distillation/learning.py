@@ -71,7 +71,9 @@ def learn_prior(
         if classifier is not None:
             rows = torch.arange(len(bank)).split(500)
             watcher = classifier.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            features = describe_images(watcher, (painter.decode(some) for some in rows), generator.spec, place)
+            features = describe_images(
+                watcher, (painter.decode(some) for some in rows), len(bank), generator.spec, place
+            )
         order = torch.randperm(len(bank), generator=torch.Generator().manual_seed(seed))
         held = torch.zeros(len(bank), dtype=torch.bool)
         held[order[: int(holdout * len(bank))]] = True
@@ -113,7 +115,7 @@ def image_lesson(
     latents = (part for data in sets for part in encode_images(encoder, data.images, device))
     codes = torch.cat([_numbers(part, levels).cpu() for part in latents])
     batches = (images for data in sets for images in data.images.split(500))
-    features = None if classifier is None else describe_images(classifier, batches, train.spec, device)
+    features = None if classifier is None else describe_images(classifier, batches, len(codes), train.spec, device)
     held = torch.arange(len(codes)) >= len(train)
     labels = torch.cat([data.labels.cpu() for data in sets])
     lesson = Lesson.of(generator, codes, labels, held, features, config, seed, device)

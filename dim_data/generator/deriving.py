@@ -46,7 +46,8 @@ def with_codes(generator: P, latents: Tensor | Iterable[Tensor], labels: Tensor,
     parts = latents.split(PACKED) if isinstance(latents, Tensor) else latents
     bank.codes.copy_(torch.cat([bank.pack(part) for part in parts])[order])
     if soft is not None:
-        bank.soft.copy_((soft[order] * 255).round())
+        for place, part in zip(bank.soft.split(PACKED), order.split(PACKED), strict=True):
+            place.copy_((soft[part] * 255).round())
     bank.counts.copy_(counts)
     return other
 

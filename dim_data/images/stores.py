@@ -87,6 +87,7 @@ class PictureStore:
         if shape[0] > self.shape[0]:
             self._widen()
         self._open()
+        self.note(self.facts)
 
     def _open(self) -> None:
         self._images = _opened(self._file(self.shape[0]), self.done * self.row)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from conftest import SMALL_CLASSIFIERS, make_data
+from dim_data.distillation import clusters
 from dim_data.distillation.clusters import cluster_classes, describe_images
 
 
@@ -39,7 +41,18 @@ def test_clusters_are_the_same_for_the_same_seed_and_few_members_leave_some_empt
 def test_an_image_is_described_by_the_classifier_whatever_its_batch() -> None:
     data = make_data(3, 32)
     net = SMALL_CLASSIFIERS["convnet3"](data.spec)
-    found = describe_images(net, data.images.split(7), data.spec, torch.device("cpu"))
+    found = describe_images(net, data.images.split(7), len(data), data.spec, torch.device("cpu"))
     assert found.shape == (60, 8 * 4)
-    torch.testing.assert_close(found, describe_images(net, [data.images], data.spec, torch.device("cpu")))
+    torch.testing.assert_close(found, describe_images(net, [data.images], len(data), data.spec, torch.device("cpu")))
     assert not net.training
+
+
+def test_many_features_are_kept_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make_data()
+    net, device = SMALL_CLASSIFIERS["convnet3"](data.spec), torch.device("cpu")
+    wanted = describe_images(net, data.images.split(7), len(data), data.spec, device)
+    monkeypatch.setattr(clusters, "HALVED", 0)
+    found = describe_images(net, data.images.split(7), len(data), data.spec, device)
+    assert found.dtype == torch.float16
+    assert torch.equal(found, wanted.half())
+    assert len(cluster_classes(found, data.labels, 3, 4, 0).unique()) == 12
