@@ -22,23 +22,39 @@ Array = np.ndarray[Any, Any]
 RESIDENT = 256 << 20
 """Bytes of a mapped file that stay in the process's memory at most. The system's cache of the file is not touched."""
 AROUND = 64 << 10
-"""Bytes that a system maps around the one that is asked for."""
+"""Bytes that a system maps around those that are asked for, or more: some say how many are resident."""
+ASKED = 4 << 20
+"""Bytes after which they are asked."""
+STATM = Path("/proc/self/statm")
 
 
 class _Place:
     """Where images lie: an array in memory, or mapped from a file, whose pages are let go of again."""
 
     def __init__(self, array: Array, mapping: mmap.mmap | None = None) -> None:
-        self.array, self.mapping, self._touched = array, mapping, 0
+        self.array = array
+        self.mapping = mapping if hasattr(mmap, "MADV_DONTNEED") else None
+        self._touched, self._asked, self._before = 0, 0, _resident()
 
     def read(self, rows: Array) -> Tensor:
         """A copy of these images: uint8 (B, C, H, W)."""
         found = torch.from_numpy(np.take(self.array, rows, axis=0))
-        self._touched += found.numel() + AROUND * len(rows)
-        if self._touched > RESIDENT and self.mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
-            self.mapping.madvise(mmap.MADV_DONTNEED)  # clean pages: they are found again in the file
-            self._touched = 0
+        if self.mapping is not None:
+            self._touched += found.numel() + AROUND * len(rows)
+            if self._touched - self._asked > min(ASKED, RESIDENT):
+                self._asked, now = self._touched, _resident()
+                if (now - self._before if now else self._touched) > RESIDENT:
+                    self.mapping.madvise(mmap.MADV_DONTNEED)  # clean pages: they are found again in the file
+                    self._touched, self._asked, self._before = 0, 0, _resident()
         return found
+
+
+def _resident() -> int:
+    """Bytes of files that the process has in its memory, as Linux says; 0 elsewhere."""
+    try:
+        return int(STATM.read_text().split()[2]) * mmap.PAGESIZE
+    except (OSError, IndexError):
+        return 0
 
 
 class ImageRows:
@@ -144,5 +160,5 @@ def map_images(path: Path, shape: tuple[int, ...]) -> ImageRows:
     with path.open("rb") as file:
         mapping = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
     images = ImageRows(np.frombuffer(mapping, np.uint8).reshape(shape))
-    images._place.mapping = mapping
+    images._place = _Place(images._place.array, mapping)
     return images
