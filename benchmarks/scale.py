@@ -158,7 +158,8 @@ def measure_bank(options: argparse.Namespace) -> dict[str, Any]:
     watch = Watch()
     watch.once("import", lambda: torch.zeros(1))
     generator = watch.once("loading", lambda: Generator.from_pretrained(options.bank))
-    loader = DistilledLoader(generator, 128, ipc=10, device=options.device)
+    ipc = 128 * (options.steps + 1) // options.classes + 1
+    loader = DistilledLoader(generator, 128, ipc=ipc, device=options.device)
     batches = iter(loader)
     watch.once("first batch", lambda: next(batches))
     for _, _ in zip(range(options.steps), batches, strict=False):

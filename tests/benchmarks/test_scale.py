@@ -35,4 +35,4 @@ def test_every_stage_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert {"training on codes", "training on images"} <= stages.keys()
         assert all(stage["seconds_per_step"] >= 0 for stage in stages.values())
         assert all(stage["steps"] == 2 for name, stage in stages.items() if name in ("reconstruction", "matching"))
-    assert {"loading", "first batch"} <= result["bank"]["stages"].keys()
+    assert {"loading", "first batch", "batches"} <= result["bank"]["stages"].keys()
