@@ -18,7 +18,7 @@ demo: setup
 	$(BIN)/dim-data demo $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 # The oldest versions that pyproject.toml admits, in an environment of their own (Python 3.10 or 3.11).
 test-oldest:

@@ -200,6 +200,9 @@ class PriorTrainingConfig:
         layers: Likewise.
         hidden: Likewise.
         clusters: Likewise; they are parts of a class that look alike to the pool.
+        features: Likewise, but that ``None`` chooses and 0 tells none: what the pool sees in an image.
+        blur: Standard deviation of the noise that is added to features, whose own is 1: the less, the better a code
+            is told, and the easier are codes learned by heart.
         dropout: Share of the channels of each branch left out; ``None`` chooses by the number of codes.
         corruption: Share of the tokens that the transformer is told wrongly.
         looks: How often held-out codes are looked at, if training goes on to its end.
@@ -216,6 +219,8 @@ class PriorTrainingConfig:
     layers: int = 0
     hidden: int = 0
     clusters: int = 0
+    features: int | None = None
+    blur: float = 0.4
     dropout: float | None = None
     corruption: float = 0.1
     looks: int = 40
@@ -229,7 +234,10 @@ class PriorTrainingConfig:
             check_number("prior.dropout", self.dropout, "[0, 1)")
         for name in ("batch_size", "looks", "patience"):
             check_int(f"prior.{name}", getattr(self, name), 1)
+        check_number("prior.blur", self.blur, "(0, inf)")
+        if self.features is not None:
+            check_int("prior.features", self.features, 0)
         sizes = {name: getattr(self, name) for name in ("width", "layers", "hidden", "clusters")}
         for name, value in sizes.items():
             check_int(f"prior.{name}", value, 0)
-        PriorConfig(**{name: value for name, value in sizes.items() if value})
+        PriorConfig(features=self.features or 0, **{name: value for name, value in sizes.items() if value})

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dim_data.distillation.choices import PriorTrainingConfig
-from dim_data.distillation.clusters import cluster_classes, describe_images
-from dim_data.distillation.likelihood import CodeSet, Encode, fit_prior, prior_for, prior_parts
+from dim_data.distillation.clusters import Sight, cluster_classes, describe_images, summaries
+from dim_data.distillation.likelihood import CodeSet, Encode, fit_conditions, fit_prior, prior_for, prior_parts
 from dim_data.distillation.loops import StageStep
 from dim_data.distillation.reconstruction import encode_images
 from dim_data.generator import Generator
@@ -67,18 +67,16 @@ def learn_prior(
     place = resolve_device(device)
     with torch_defaults():
         painter = copy.deepcopy(generator).to(place)
-        features = None
+        sight = None
         if classifier is not None:
             rows = torch.arange(len(bank)).split(500)
             watcher = classifier.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            features = describe_images(
-                watcher, (painter.decode(some) for some in rows), len(bank), generator.spec, place
-            )
+            sight = describe_images(watcher, (painter.decode(some) for some in rows), generator.spec, place)
         order = torch.randperm(len(bank), generator=torch.Generator().manual_seed(seed))
         held = torch.zeros(len(bank), dtype=torch.bool)
         held[order[: int(holdout * len(bank))]] = True
         codes = torch.cat([_numbers(bank.unpack(part), bank.levels).cpu() for part in bank.codes.split(8192)])
-        lesson = Lesson.of(painter, codes, bank.labels.cpu(), held, features, config, seed, place)
+        lesson = Lesson.of(painter, codes, bank.labels.cpu(), held, sight, config, seed, place)
     for step in lesson.steps():
         if on_step is not None:
             on_step(step)
@@ -115,10 +113,10 @@ def image_lesson(
     latents = (part for data in sets for part in encode_images(encoder, data.images, device))
     codes = torch.cat([_numbers(part, levels).cpu() for part in latents])
     batches = (images for data in sets for images in data.images.split(500))
-    features = None if classifier is None else describe_images(classifier, batches, len(codes), train.spec, device)
+    sight = None if classifier is None else describe_images(classifier, batches, train.spec, device)
     held = torch.arange(len(codes)) >= len(train)
     labels = torch.cat([data.labels.cpu() for data in sets])
-    lesson = Lesson.of(generator, codes, labels, held, features, config, seed, device)
+    lesson = Lesson.of(generator, codes, labels, held, sight, config, seed, device)
     stored = lesson.train.codes
 
     def encode(rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -187,24 +185,27 @@ class Lesson:
         codes: Tensor,
         labels: Tensor,
         held: Tensor,
-        features: Tensor | None,
+        sight: Sight | None,
         config: PriorTrainingConfig,
         seed: int,
         device: torch.device,
     ) -> Lesson:
         """A lesson of ``codes`` (N, *shape) of classes ``labels`` (N,), all on the CPU.
 
-        Those that are ``held``, bool (N,), are looked at; all are, if none is. Classes are parted by ``features``
-        (N, D), if there are any.
+        Those that are ``held``, bool (N,), are looked at; all are, if none is. Classes are parted by what a classifier
+        sees, and the prior is told it, if there is any ``sight``.
         """
         classes = generator.spec.num_classes
-        size, dropout = prior_for(int((~held).sum()), classes, config, parted=features is not None)
-        clusters = labels if features is None else cluster_classes(features, labels, classes, size.clusters, seed)
-        train, held_out = (CodeSet(codes[some], labels[some], clusters[some]) for some in (~held, held))
+        size, dropout = prior_for(int((~held).sum()), classes, config, parted=sight is not None)
+        clusters, features = labels, torch.zeros(len(labels), 0)
+        if sight is not None:
+            clusters = cluster_classes(sight.maps, labels, classes, size.clusters, seed)
+            features = summaries(sight, size.features)
+            size = replace(size, features=features.shape[1])
+        train, held_out = (CodeSet(codes[some], labels[some], clusters[some], features[some]) for some in (~held, held))
         with GlobalRng(seed):
             prior = TokenPrior(size, generator.decoder.latent_shape, generator.bank.levels, classes)
-        counts = torch.bincount(train.clusters, minlength=classes * size.clusters).view(classes, -1)
-        prior.frequencies.copy_(counts / counts.sum(1, keepdim=True).clamp(min=1))
+        fit_conditions(prior, train, config.blur)
         train = train.to(device)
         held_out = held_out.to(device) if len(held_out) else train
         return cls(prior_parts(prior, config.lr, seed, device), train, held_out, config, dropout, device)

@@ -2,8 +2,8 @@
 
 A few ten thousand codes are few for a network that could learn them by heart. So tokens that it is told are replaced
 by chance, channels dropped, images mirrored and shifted before they are encoded (each kind told, so that it is never
-drawn), classes and clusters left untold now and then; and the weights that are kept are those under which held-out
-codes took the fewest bits.
+drawn), classes, clusters and features left untold now and then; and the weights that are kept are those under which
+held-out codes took the fewest bits.
 """
 
 from __future__ import annotations
@@ -23,7 +23,16 @@ from dim_data.images import in_steps, torch_defaults
 from dim_data.networks import PriorConfig, TokenPrior, autocast, compiled
 from dim_data.protocol import LoopState
 
-__all__ = ["CodeSet", "Encode", "fit_prior", "held_out_bits", "prior_for", "prior_parts", "prior_steps"]
+__all__ = [
+    "CodeSet",
+    "Encode",
+    "fit_conditions",
+    "fit_prior",
+    "held_out_bits",
+    "prior_for",
+    "prior_parts",
+    "prior_steps",
+]
 
 RISE, LAST = 300, 0.02
 UNTOLD_CLASS, UNTOLD_CLUSTER = 0.1, 0.15
@@ -32,6 +41,9 @@ EMA = 0.999
 SIZES = ((40_000, 256, 8, 128, 0.1), (15_000, 192, 6, 96, 0.15), (5_000, 128, 4, 64, 0.2), (0, 64, 3, 32, 0.25))
 """From so many codes on: width, layers, hidden, dropout."""
 PER_CLUSTER = 100
+FEATURES = 32
+PULL = 2.0
+"""Images of its class that are added to each cluster, which may have few."""
 
 Encode = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 """Rows int64 (B,) of a :class:`CodeSet` and random numbers to codes (B, *shape) and their kinds, int64 (B,)."""
@@ -45,18 +57,20 @@ class CodeSet:
         codes: uint8 (N, *shape).
         labels: int64 (N,).
         clusters: int64 (N,), each ``label * clusters + cluster``.
+        features: float32 (N, D), of unit variance; D may be 0.
     """
 
     codes: Tensor
     labels: Tensor
     clusters: Tensor
+    features: Tensor
 
     def __len__(self) -> int:
         return len(self.codes)
 
     def to(self, device: torch.device) -> CodeSet:
         """The same on ``device``."""
-        return CodeSet(self.codes.to(device), self.labels.to(device), self.clusters.to(device))
+        return CodeSet(*(x.to(device) for x in (self.codes, self.labels, self.clusters, self.features)))
 
 
 def prior_for(codes: int, classes: int, config: PriorTrainingConfig, parted: bool = True) -> tuple[PriorConfig, float]:
@@ -70,6 +84,7 @@ def prior_for(codes: int, classes: int, config: PriorTrainingConfig, parted: boo
         config.layers or layers,
         config.hidden or hidden,
         (config.clusters or max(1, min(32, codes // (classes * PER_CLUSTER)))) if parted else 1,
+        features=(FEATURES if config.features is None else config.features) if parted else 0,
     )
     return size, dropout if config.dropout is None else config.dropout
 
@@ -101,6 +116,32 @@ class Best:
         """Restore what :meth:`state_dict` gave."""
         self.module.load_state_dict(state_dict["module"])
         self.bits, self.waited = state_dict["bits"], state_dict["waited"]
+
+
+@torch_defaults()
+@torch.no_grad()
+def fit_conditions(prior: TokenPrior, codes: CodeSet, blur: float) -> None:
+    """Have ``prior`` draw clusters as often as ``codes`` have them, and features from their Gaussians with ``blur``.
+
+    Each cluster has a mean of its own, drawn a little to that of its class; the clusters of a class share how features
+    vary around these.
+    """
+    classes, count = prior.frequencies.shape
+    counts = torch.bincount(codes.clusters, minlength=classes * count)
+    members = torch.bincount(codes.labels, minlength=classes).clamp(min=1)
+    prior.frequencies.copy_(counts.view(classes, count) / members[:, None])
+    if not prior.config.features:
+        return
+    width = prior.config.features
+    of_class = torch.zeros(classes, width).index_add_(0, codes.labels, codes.features) / members[:, None]
+    sums = torch.zeros(classes * count, width).index_add_(0, codes.clusters, codes.features)
+    around = PULL * of_class.repeat_interleave(count, 0)
+    prior.means.copy_((sums + around) / (counts[:, None] + PULL))
+    rest = codes.features - prior.means[codes.clusters]
+    for label in range(classes):
+        some = rest[codes.labels == label].double()
+        spread = some.T @ some / members[label] + blur**2 * torch.eye(width, dtype=torch.float64)
+        prior.spreads[label] = torch.linalg.cholesky(spread).float()
 
 
 @torch_defaults()
@@ -146,8 +187,8 @@ def fit_prior(
     every = max(10, steps // config.looks // 10 * 10)  # runs log each tenth step
     size = config.batch_size
 
-    def loss_of(tokens: Tensor, labels: Tensor, clusters: Tensor, kinds: Tensor, told: Tensor, masks: Tensor) -> Tensor:
-        return prior.nats(prior(tokens, labels, clusters, kinds, told, masks), tokens).mean()
+    def loss_of(tokens: Tensor, *inputs: Tensor) -> Tensor:
+        return prior.nats(prior(tokens, *inputs), tokens).mean()
 
     ask = compiled(loss_of)
     prior.train()
@@ -160,10 +201,12 @@ def fit_prior(
         tokens = prior.tokenise(codes).long()
         labels = _untold(train.labels[at], prior.classes, UNTOLD_CLASS, state.rng)
         clusters = _untold(train.clusters[at], prior.cluster.num_embeddings - 1, UNTOLD_CLUSTER, state.rng)
+        features = _blurred(train.features[at], config.blur, state.rng)
+        features = features * (torch.rand(size, 1, generator=state.rng) >= UNTOLD_CLASS).to(features)
         told = _corrupted(tokens, prior.levels, config.corruption, state.rng)
         masks = _masks((prior.config.layers, 2, size, 1, prior.config.width), dropout, state.rng).to(device)
         with autocast(device):
-            nats = ask(tokens, labels, clusters, kinds, told, masks)
+            nats = ask(tokens, labels, clusters, features, kinds, told, masks)
         optimiser.zero_grad(set_to_none=True)
         (nats / int(prior.real.sum())).backward()
         nn.utils.clip_grad_norm_(prior.parameters(), 1.0)
@@ -172,7 +215,7 @@ def fit_prior(
         state.step += 1
         losses = {"bits": nats.item() / math.log(2)}
         if state.step % every == 0 or state.step == steps:
-            losses["held_out_bits"] = held_out_bits(average.module, held_out, device)
+            losses["held_out_bits"] = held_out_bits(average.module, held_out, config.blur, device)
             best.update(average.module, losses["held_out_bits"])
         yield StageStep("prior", state.step, steps, losses)
 
@@ -188,6 +231,10 @@ def _untold(told: Tensor, nothing: int, share: float, rng: torch.Generator) -> T
     return torch.where(dropped.to(told.device), nothing, told)
 
 
+def _blurred(features: Tensor, blur: float, rng: torch.Generator) -> Tensor:
+    return features + blur * torch.randn(features.shape, generator=rng).to(features)
+
+
 def _corrupted(tokens: Tensor, levels: int, share: float, rng: torch.Generator) -> Tensor:
     """Tokens (B, T, N) of which a share is replaced by random numbers."""
     chosen = torch.rand(*tokens.shape[:2], 1, generator=rng) < share
@@ -201,13 +248,13 @@ def _masks(shape: tuple[int, ...], dropout: float, rng: torch.Generator) -> Tens
 
 
 @torch_defaults(painting=True)
-def held_out_bits(prior: TokenPrior, codes: CodeSet, device: torch.device, batch_size: int = 256) -> float:
-    """Mean bits of a code, class and cluster being told."""
-    total = 0.0
+def held_out_bits(prior: TokenPrior, codes: CodeSet, blur: float, device: torch.device, batch_size: int = 256) -> float:
+    """Mean bits of a code, class, cluster and features being told, the last with the same noise each time."""
+    total, features = 0.0, _blurred(codes.features, blur, torch.Generator().manual_seed(0))
     for start in range(0, len(codes), batch_size):
         part = slice(start, start + batch_size)
         tokens = prior.tokenise(codes.codes[part]).long()
         with autocast(device):
-            logits = prior(tokens, codes.labels[part], codes.clusters[part])
+            logits = prior(tokens, codes.labels[part], codes.clusters[part], features[part])
         total += prior.nats(logits, tokens).double().sum().item()
     return total / len(codes) / math.log(2)

@@ -118,7 +118,7 @@ class DistilledDataset(Items):
     @property
     def class_to_idx(self) -> dict[str, int]:
         """Label of each class name."""
-        return {name: label for label, name in enumerate(self.spec.classes)}
+        return {name: label for label, name in enumerate(self.classes)}
 
     def split(self: D, holdout: float = 0.1) -> tuple[D, D]:
         """Part the set into one to train on and one to validate on that never show the same picture.

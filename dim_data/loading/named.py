@@ -11,6 +11,8 @@ from dim_data.loading.dataset import DistilledDataset
 
 __all__ = ["DistilledCIFAR10", "DistilledFashionMNIST", "DistilledMNIST"]
 
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
 
 class _Named(DistilledDataset):
     _bundled: str
@@ -59,6 +61,12 @@ class DistilledMNIST(_Named):
     """
 
     _bundled, _replaced = "mnist", "MNIST"
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names as torchvision has them, ``"0 - zero"`` and so on."""
+        names = {str(digit): f"{digit} - {word}" for digit, word in enumerate(DIGITS)}
+        return [names.get(name, name) for name in self.spec.classes]
 
 
 class DistilledFashionMNIST(_Named):

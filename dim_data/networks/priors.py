@@ -37,6 +37,8 @@ class PriorConfig:
         hidden: Channels of the head for each number of a token.
         clusters: Parts of a class, drawn by their frequency and told to the transformer; 1 tells the class alone.
         patch: Side of the square of a code map that is one token.
+        features: Numbers that say what a classifier sees in a picture, drawn from a Gaussian of its cluster and told
+            to the transformer before it writes; 0 tells none.
 
     Raises:
         TypeError: A field is not an int.
@@ -48,6 +50,7 @@ class PriorConfig:
     hidden: int = bounded(128, 4, 1024)
     clusters: int = bounded(32, 1, 1024)
     patch: int = bounded(2, 1, 4)
+    features: int = bounded(32, 0, 128)
 
     def __post_init__(self) -> None:
         check_bounds(PriorConfig, asdict(self), "a prior")
@@ -131,6 +134,8 @@ class TokenPrior(nn.Module):
     """
 
     frequencies: Tensor
+    means: Tensor
+    spreads: Tensor
     real: Tensor
     earlier: Tensor
 
@@ -151,6 +156,7 @@ class TokenPrior(nn.Module):
         self.label = nn.Embedding(classes + 1, width)
         self.cluster = nn.Embedding(classes * config.clusters + 1, width)
         self.kind = nn.Embedding(len(KINDS), width)
+        self.feature = nn.Linear(config.features, width, bias=False) if config.features else None
         self.position = nn.Parameter(torch.empty(self.tokens, width))
         self.blocks = nn.ModuleList(PriorBlock(width, config.heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
@@ -159,6 +165,9 @@ class TokenPrior(nn.Module):
         self.last = nn.Parameter(torch.empty(self.numbers, hidden, levels))
         self.bias = nn.Parameter(torch.empty(self.numbers, levels))
         self.register_buffer("frequencies", torch.ones(classes, config.clusters))
+        if config.features:
+            self.register_buffer("means", torch.zeros(classes * config.clusters, config.features))
+            self.register_buffer("spreads", torch.eye(config.features).repeat(classes, 1, 1))
         padding = F.pad(torch.ones(1, *shape), self._padding(base))
         self.register_buffer("real", self._patches(padding)[0].bool(), persistent=False)
         # What comes before: number i of a token is told the numbers 0 to i - 1.
@@ -189,6 +198,18 @@ class TokenPrior(nn.Module):
         split = maps.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
         return split.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
+    def features(self, labels: Tensor, clusters: Tensor, noise: Tensor) -> Tensor | None:
+        """Features of pictures of ``clusters``, from normal ``noise`` (B, config.features); ``None`` if there are none.
+
+        Args:
+            labels: int64 (B,), each in [0, classes).
+            clusters: int64 (B,), as :meth:`condition` is told.
+            noise: float32 (B, config.features).
+        """
+        if self.feature is None:
+            return None
+        return self.means[clusters] + (self.spreads[labels] * noise[:, None]).sum(2)
+
     def tokenise(self, codes: Tensor) -> Tensor:
         """Code maps, whole numbers (B, *shape) below ``levels``, to tokens (B, T, N) of the same type."""
         return self._patches(F.pad(codes, self._padding(self.shape[1])))
@@ -204,22 +225,27 @@ class TokenPrior(nn.Module):
         """Whole numbers (..., N) to float32 (..., N * levels)."""
         return F.one_hot(tokens.long(), self.levels).flatten(-2).float()
 
-    def condition(self, labels: Tensor, clusters: Tensor, kinds: Tensor | None = None) -> Tensor:
+    def condition(
+        self, labels: Tensor, clusters: Tensor, features: Tensor | None = None, kinds: Tensor | None = None
+    ) -> Tensor:
         """What every token is told: float (B, width).
 
         Args:
             labels: int64 (B,), each in [0, classes]; ``classes`` tells none.
             clusters: int64 (B,): ``label * config.clusters + cluster``; ``classes * config.clusters`` tells none.
+            features: Float (B, config.features); ``None`` and zeros tell none.
             kinds: int64 (B,): places in :data:`KINDS`; ``None`` stands for stored codes.
         """
         kind = self.kind.weight[0] if kinds is None else self.kind(kinds)
-        return self.label(labels) + kind + self.cluster(clusters)
+        told = self.label(labels) + kind + self.cluster(clusters)
+        return told if features is None or self.feature is None else told + self.feature(features)
 
     def forward(
         self,
         tokens: Tensor,
         labels: Tensor,
         clusters: Tensor,
+        features: Tensor | None = None,
         kinds: Tensor | None = None,
         inputs: Tensor | None = None,
         masks: Tensor | None = None,
@@ -230,11 +256,12 @@ class TokenPrior(nn.Module):
             tokens: Whole numbers (B, T, N).
             labels: See :meth:`condition`.
             clusters: See :meth:`condition`.
+            features: See :meth:`condition`.
             kinds: See :meth:`condition`.
             inputs: What the transformer is told instead of ``tokens``, such as a corrupted copy; (B, T, N).
             masks: Dropout, float (layers, 2, B, 1, width): one mask for each branch, sample and channel.
         """
-        told = self.condition(labels, clusters, kinds)[:, None]
+        told = self.condition(labels, clusters, features, kinds)[:, None]
         seen = self.inputs(self.onehot(tokens if inputs is None else inputs)[:, :-1])
         x = torch.cat([told, seen], 1) + self.position + told
         past = torch.ones(self.tokens, self.tokens, dtype=torch.bool, device=x.device).triu(1)

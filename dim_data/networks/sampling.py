@@ -43,7 +43,9 @@ def group_rows(prior: TokenPrior, device: torch.device) -> int:
 
 
 @torch.no_grad()
-def sample_codes(prior: TokenPrior, labels: Tensor, clusters: Tensor, keys: Tensor, noise: Noise) -> Tensor:
+def sample_codes(
+    prior: TokenPrior, labels: Tensor, clusters: Tensor, features: Tensor | None, keys: Tensor, noise: Noise
+) -> Tensor:
     """Draw a code of the stored kind for each row.
 
     On one machine bit-equal for equal arguments, however rows are batched and whatever the number of threads.
@@ -52,6 +54,7 @@ def sample_codes(prior: TokenPrior, labels: Tensor, clusters: Tensor, keys: Tens
         prior: Computes in :func:`~dim_data.networks.fast_dtype`, whatever its mode.
         labels: int64 (B,), on the prior's device; see :meth:`~dim_data.networks.TokenPrior.condition`.
         clusters: int64 (B,), as told to the transformer.
+        features: Float (B, D), as told to the transformer; ``None`` if it is told none.
         keys: int64 (B,), handed to ``noise``.
         noise: Called for the rows of each group and for each token.
 
@@ -60,12 +63,14 @@ def sample_codes(prior: TokenPrior, labels: Tensor, clusters: Tensor, keys: Tens
     """
     device, count = labels.device, len(labels)
     rows = group_rows(prior, device)
-    padded = [torch.cat([x, x.new_zeros(-count % rows)]).split(rows) for x in (labels, clusters, keys)]
+    seen = torch.zeros(count, 0, device=device) if features is None else features
+    inputs = (labels, clusters, seen, keys)
+    padded = [torch.cat([x, x.new_zeros(-count % rows, *x.shape[1:])]).split(rows) for x in inputs]
     groups = list(zip(*padded, strict=True)) if count else []
     with _no_autocast(device):
         weights = _Weights.of(prior, fast_dtype(device))
 
-    def draw(group: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    def draw(group: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
         # A new thread begins with gradients on, and without what the caller's thread is set to.
         with torch.no_grad(), _no_autocast(device):
             return prior.untokenise(_Group(prior, weights, *group, noise).draw())
@@ -120,16 +125,24 @@ class _Group:
         weights: Of it.
         labels: int64 (R,).
         clusters: int64 (R,).
+        features: float (R, D).
         keys: int64 (R,).
         noise: Of the keys.
     """
 
     def __init__(
-        self, prior: TokenPrior, weights: _Weights, labels: Tensor, clusters: Tensor, keys: Tensor, noise: Noise
+        self,
+        prior: TokenPrior,
+        weights: _Weights,
+        labels: Tensor,
+        clusters: Tensor,
+        features: Tensor,
+        keys: Tensor,
+        noise: Noise,
     ) -> None:
         config, self.rows = prior.config, len(labels)
         self.prior, self.weights, self.keys, self.noise, self.heads = prior, weights, keys, noise, config.heads
-        self.told = prior.condition(labels, clusters).float()
+        self.told = prior.condition(labels, clusters, features if features.shape[1] else None).float()
         # Keys and values of the tokens so far.
         shape = (config.layers, 2, self.rows * self.heads, prior.tokens, config.width // self.heads)
         self.cache = torch.empty(shape, dtype=torch.float32, device=labels.device)

@@ -5,6 +5,7 @@
 * ``recipes``: how a classifier is trained, by name in :data:`RECIPES`: a new recipe is an entry there.
 * ``showing``: what a classifier is shown. ``sittings``, ``states``: trainings that go on after a kill.
 * ``teaching``: classifiers that label a generator's pictures.
+* ``likeness``: :func:`measure_likeness`, how near pictures come to training images.
 
 Imports ``loading`` and the floors below it; nothing of ``distillation``.
 """
@@ -12,6 +13,7 @@ Imports ``loading`` and the floors below it; nothing of ``distillation``.
 from __future__ import annotations
 
 from dim_data.protocol.evaluation import Evaluation, evaluate
+from dim_data.protocol.likeness import Likeness, Nearness, measure_likeness
 from dim_data.protocol.recipes import RECIPES, Recipe, recipe_for
 from dim_data.protocol.states import LoopState, StoppedError, differences
 from dim_data.protocol.teaching import train_teacher
@@ -21,12 +23,15 @@ __all__ = [
     "RECIPES",
     "ClassifierStep",
     "Evaluation",
+    "Likeness",
     "LoopState",
+    "Nearness",
     "Recipe",
     "StoppedError",
     "differences",
     "evaluate",
     "measure_accuracy",
+    "measure_likeness",
     "recipe_for",
     "train_classifier",
     "train_teacher",

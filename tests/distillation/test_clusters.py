@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from conftest import SMALL_CLASSIFIERS, make_data
-from dim_data.distillation import clusters
-from dim_data.distillation.clusters import cluster_classes, describe_images
+from dim_data.distillation.clusters import Sight, cluster_classes, describe_images, summaries
 
 
 def test_members_that_lie_together_are_a_cluster() -> None:
@@ -41,18 +39,29 @@ def test_clusters_are_the_same_for_the_same_seed_and_few_members_leave_some_empt
 def test_an_image_is_described_by_the_classifier_whatever_its_batch() -> None:
     data = make_data(3, 32)
     net = SMALL_CLASSIFIERS["convnet3"](data.spec)
-    found = describe_images(net, data.images.split(7), len(data), data.spec, torch.device("cpu"))
-    assert found.shape == (60, 8 * 4)
-    torch.testing.assert_close(found, describe_images(net, [data.images], len(data), data.spec, torch.device("cpu")))
+    found = describe_images(net, data.images.split(7), data.spec, torch.device("cpu"))
+    assert found.maps.shape == (60, 8 * 4)
+    again = describe_images(net, [data.images], data.spec, torch.device("cpu"))
+    torch.testing.assert_close(found.maps, again.maps)
+    torch.testing.assert_close(found.logits, again.logits)
+    batch = data.spec.normalize(data.images.float() / 255)
+    torch.testing.assert_close(found.logits, net(batch).detach(), atol=0.05, rtol=0.05)
     assert not net.training
 
 
-def test_many_features_are_kept_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = make_data()
-    net, device = SMALL_CLASSIFIERS["convnet3"](data.spec), torch.device("cpu")
-    wanted = describe_images(net, data.images.split(7), len(data), data.spec, device)
-    monkeypatch.setattr(clusters, "HALVED", 0)
-    found = describe_images(net, data.images.split(7), len(data), data.spec, device)
-    assert found.dtype == torch.float16
-    assert torch.equal(found, wanted.half())
-    assert len(cluster_classes(found, data.labels, 3, 4, 0).unique()) == 12
+def test_a_summary_is_of_unit_variance_and_leaves_out_what_says_nothing() -> None:
+    rng = torch.Generator().manual_seed(0)
+    logits, maps = torch.randn(500, 4, generator=rng) * 7, torch.randn(500, 6, generator=rng)
+    maps[:, 3:] = maps[:, :3]  # three directions in all
+    found = summaries(Sight(maps, logits), 9)
+    assert found.shape == (500, 3 + 3)
+    torch.testing.assert_close(found.mean(0), torch.zeros(6), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found[:, :3].T @ found[:, :3] / 500, torch.eye(3), atol=1e-4, rtol=0)
+    # The logits but for what is common to all can be read off again.
+    centred = logits - logits.mean(1, keepdim=True)
+    ones = torch.cat([found[:, :3], torch.ones(500, 1)], 1)
+    fitted = ones @ torch.linalg.lstsq(ones, centred).solution
+    torch.testing.assert_close(fitted, centred, atol=1e-3, rtol=0)
+    torch.testing.assert_close(summaries(Sight(maps, logits), 3)[:, :1], found[:, :1])
+    assert summaries(Sight(maps[:1], logits[:1]), 9).shape == (1, 0)
+    assert summaries(Sight(maps, logits), 0).shape == (500, 0)

@@ -29,7 +29,9 @@ from dim_data.distillation.reconstruction import Encoder
 from dim_data.networks import ConvNet
 from dim_data.protocol import evaluate
 
-SMALL = PriorTrainingConfig(epochs=30, batch_size=16, width=16, layers=1, hidden=8, clusters=2, looks=4, patience=9)
+SMALL = PriorTrainingConfig(
+    epochs=30, batch_size=16, width=16, layers=1, hidden=8, clusters=2, looks=4, patience=9, features=3
+)
 CONFIG = DistillConfig(
     source="noise",
     options={**TINY, "code_channels": 2},
@@ -145,7 +147,7 @@ def test_codes_are_learned_from_those_stored(parted: bool, float32: None) -> Non
     steps: list[Any] = []
     learned = learn_prior(generator, classifier, teacher, config, device="cpu", on_step=steps.append)
     assert learned.config.prior is not None
-    assert learned.config.prior.clusters == (2 if parted else 1)
+    assert (learned.config.prior.clusters, learned.config.prior.features) == ((2, 3) if parted else (1, 0))
     assert learned.config.soft_labels
     assert not learned.training
     assert not any(p.requires_grad for p in learned.parameters())

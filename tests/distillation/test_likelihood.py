@@ -3,37 +3,46 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from dim_data.distillation.choices import PriorTrainingConfig
-from dim_data.distillation.likelihood import CodeSet, fit_prior, held_out_bits, prior_for, prior_parts, prior_steps
+from dim_data.distillation.likelihood import (
+    CodeSet,
+    fit_conditions,
+    fit_prior,
+    held_out_bits,
+    prior_for,
+    prior_parts,
+    prior_steps,
+)
 from dim_data.networks import PriorConfig, TokenPrior
 from dim_data.protocol import LoopState
 
 CPU = torch.device("cpu")
-SMALL = PriorConfig(width=32, layers=1, hidden=16, clusters=1)
+SMALL = PriorConfig(width=32, layers=1, hidden=16, clusters=1, features=0)
 
 
-def toy(count: int, seed: int, shape: tuple[int, int, int] = (2, 4, 4)) -> CodeSet:
+def toy(count: int, seed: int, shape: tuple[int, int, int] = (2, 4, 4), told: int = 0) -> CodeSet:
     """Codes whose first channel is one of two values by class and coin, the same everywhere; the other is a fair die.
 
-    Entropy: one bit, and two for each number of the second channel.
+    Entropy: one bit, and two for each number of the second channel. Features, if any, tell the coin.
     """
     rng = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 2
     coin = torch.randint(2, (count,), generator=rng)
     codes = torch.randint(4, (count, *shape), generator=rng)
     codes[:, 0] = (2 * labels + coin)[:, None, None]
-    return CodeSet(codes.to(torch.uint8), labels, labels)
+    return CodeSet(codes.to(torch.uint8), labels, labels, (2.0 * coin - 1)[:, None].repeat(1, told))
 
 
-def fresh(shape: tuple[int, int, int] = (2, 4, 4), seed: int = 0, lr: float = 1e-2) -> LoopState:
+def fresh(shape: tuple[int, int, int] = (2, 4, 4), seed: int = 0, lr: float = 1e-2, told: int = 0) -> LoopState:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        prior = TokenPrior(SMALL, shape, 4, 2)
+        prior = TokenPrior(replace(SMALL, features=told), shape, 4, 2)
     return prior_parts(prior, lr, seed, CPU)
 
 
@@ -47,13 +56,41 @@ def test_bits_fall_to_the_entropy(shape: tuple[int, int, int], float32: None) ->
     state = fresh(shape)
     config = PriorTrainingConfig(epochs=40, batch_size=32, lr=1e-2, corruption=0.0)
     steps = run(state, config, toy(256, 0, shape), toy(128, 1, shape))
-    before = held_out_bits(fresh(shape).parts["prior"], toy(128, 1, shape), CPU)
+    before = held_out_bits(fresh(shape).parts["prior"], toy(128, 1, shape), 0.1, CPU)
     assert before == pytest.approx(4 * shape[1] * shape[2], abs=1)
     assert entropy - 0.5 < state.parts["best"].bits < entropy + 1.5
     assert steps[-1].losses["held_out_bits"] < before
     looks = [step for step in steps if "held_out_bits" in step.losses]
     assert len(looks) > 5
     assert all(step.losses["bits"] > 0 for step in steps)
+
+
+def test_features_save_the_bits_that_they_tell(float32: None) -> None:
+    codes, others = toy(256, 0, told=2), toy(128, 1, told=2)
+    state = fresh(told=2)
+    run(state, PriorTrainingConfig(epochs=40, batch_size=32, lr=1e-2, corruption=0.0, blur=0.1), codes, others)
+    best = state.parts["best"]
+    assert 32 - 0.5 < best.bits < 32 + 0.9
+    assert held_out_bits(best.module, others, 0.1, CPU) == pytest.approx(best.bits)
+    untold = replace(others, features=0 * others.features)
+    assert held_out_bits(best.module, untold, 1e-9, CPU) > best.bits + 0.5  # untold now and then, so it gets along
+    assert held_out_bits(best.module, replace(others, features=-others.features), 0.1, CPU) > best.bits + 1
+
+
+def test_conditions_are_those_of_the_codes() -> None:
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.arange(6000) % 2
+    clusters = 3 * labels + (torch.rand(6000, generator=rng) < 0.25).long()  # the third stays empty
+    centres, factor = torch.randn(6, 2, generator=rng) * 5, torch.tensor([[2.0, 0], [1, 0.5]])
+    features = centres[clusters] + torch.randn(6000, 2, generator=rng) @ factor.T
+    prior = TokenPrior(replace(SMALL, clusters=3, features=2), (2, 4, 4), 4, 2)
+    fit_conditions(prior, CodeSet(torch.zeros(6000, 2, 4, 4), labels, clusters, features), 0.5)
+    torch.testing.assert_close(prior.frequencies, torch.tensor([[0.75, 0.25, 0]]).repeat(2, 1), atol=0.03, rtol=0)
+    torch.testing.assert_close(prior.means[[0, 1, 3, 4]], centres[[0, 1, 3, 4]], atol=0.2, rtol=0)
+    means = torch.stack([features[labels == label].mean(0) for label in range(2)])
+    torch.testing.assert_close(prior.means[[2, 5]], means)
+    wanted = factor @ factor.T + 0.25 * torch.eye(2)
+    torch.testing.assert_close(prior.spreads @ prior.spreads.mT, wanted.expand(2, 2, 2), atol=0.3, rtol=0)
 
 
 def test_the_best_weights_are_kept_and_training_ends_when_they_get_no_better(float32: None) -> None:
@@ -64,7 +101,7 @@ def test_the_best_weights_are_kept_and_training_ends_when_they_get_no_better(flo
     looks = [step.losses["held_out_bits"] for step in steps if "held_out_bits" in step.losses]
     assert steps[-1].step < prior_steps(8, config)
     assert min(looks) == looks[-4] == state.parts["best"].bits
-    assert held_out_bits(state.parts["best"].module, others, CPU) == pytest.approx(looks[-4])
+    assert held_out_bits(state.parts["best"].module, others, config.blur, CPU) == pytest.approx(looks[-4])
 
 
 def test_a_resumed_loop_ends_as_an_unbroken_one() -> None:
@@ -102,7 +139,9 @@ def test_what_is_encoded_afresh_is_learned_as_a_kind_of_its_own(float32: None) -
     prior = state.parts["best"].module
     tokens = prior.tokenise(other.long())
     labels = torch.zeros(32, dtype=torch.int64)
-    stored, mirrored = (prior.nats(prior(tokens, labels, labels, kinds), tokens).mean() for kinds in (None, labels + 1))
+    stored, mirrored = (
+        prior.nats(prior(tokens, labels, labels, kinds=kinds), tokens).mean() for kinds in (None, labels + 1)
+    )
     assert mirrored < 3
     assert stored > mirrored + 20 * math.log(2)
 
@@ -118,7 +157,9 @@ def test_sizes_follow_the_number_of_codes() -> None:
     assert 1 <= small.clusters < large.clusters
     assert more > dropout
     assert prior_for(100, 200, config)[0].clusters == 1
-    assert prior_for(47_500, 10, config, parted=False)[0].clusters == 1
+    unparted = prior_for(47_500, 10, config, parted=False)[0]
+    assert (unparted.clusters, unparted.features) == (1, 0)
+    assert prior_for(47_500, 10, PriorTrainingConfig(features=0))[0].features == 0
     chosen = PriorTrainingConfig(width=64, layers=2, hidden=16, clusters=3, dropout=0.0)
     assert prior_for(47_500, 10, chosen) == (PriorConfig(64, 2, 16, 3), 0.0)
 
@@ -130,6 +171,8 @@ def test_sizes_follow_the_number_of_codes() -> None:
         ({"dropout": 1.0}, r"prior.dropout must be a number in \[0, 1\), got 1.0"),
         ({"width": 100}, "option 'width' of a prior must be a multiple of 64 or less, got 100"),
         ({"layers": 33}, "option 'layers' of a prior must be 1 to 32, got 33"),
+        ({"blur": 0}, r"prior.blur must be a number in \(0, inf\), got 0"),
+        ({"features": 129}, "option 'features' of a prior must be 0 to 128, got 129"),
         ({"patience": 0}, "prior.patience must be a positive int, got 0"),
     ],
 )

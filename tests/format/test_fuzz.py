@@ -36,8 +36,8 @@ NASTY: list[Any] = [
     *("", "x", "codes", "noise", "dim", "compact", "cifar10", "../../etc/passwd", "\x1b[31m", "\ud800", "e\u0301" * 99),
     *("x" * 100_000, [], {}, [[]], [0], [0.5, 0.5, 0.5], [1e9], ["a", "b"], ["a"] * 10_000, {"a": 1}, {"width": 1024}),
     *({"width": 1024, "blocks": 16, "code_channels": 64}, {"latent_dim": 1024}, {"width": -5}, {"blocks": 10**12}),
-    {"width": 1024, "layers": 32, "hidden": 1024, "clusters": 1024, "patch": 4},
-    {"width": 64, "layers": 1, "hidden": 8, "clusters": 1, "patch": 2},
+    {"width": 1024, "layers": 32, "hidden": 1024, "clusters": 1024, "patch": 4, "features": 128},
+    {"width": 64, "layers": 1, "hidden": 8, "clusters": 1, "patch": 2, "features": 4},
 ]
 NAMES = [
     "a",

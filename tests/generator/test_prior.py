@@ -18,6 +18,7 @@ from conftest import TINY, make_generator, make_prior, make_spec
 from dim_data import DistilledDataset, DistilledLoader, Generator, GeneratorConfig
 from dim_data.format import CONFIG, WEIGHTS
 from dim_data.generator import describe
+from dim_data.generator.draws import hash_keys, normal
 from dim_data.generator.sources import prior as source_module
 from dim_data.networks import ConvNet, PriorConfig
 
@@ -118,6 +119,25 @@ def test_clusters_are_drawn_by_their_frequency(tiny_prior: Generator) -> None:
     assert ((found == 0) == (wanted == 0)).all()
 
 
+def test_features_are_drawn_from_the_gaussian_of_their_cluster(tiny_prior: Generator) -> None:
+    prior = copy.deepcopy(tiny_prior.source.prior)
+    rng = torch.Generator().manual_seed(0)
+    prior.means.copy_(torch.randn(9, 5, generator=rng) * 3)
+    prior.spreads.copy_(torch.randn(3, 5, 5, generator=rng).tril())
+    keys, labels = hash_keys(0, torch.arange(20_000)), torch.ones(20_000, dtype=torch.int64)
+    drawn = prior.features(labels, labels * 3 + 2, normal(keys, 5))
+    assert drawn is not None
+    torch.testing.assert_close(drawn.mean(0), prior.means[5], atol=0.1, rtol=0)
+    torch.testing.assert_close(drawn.T.cov(), prior.spreads[1] @ prior.spreads[1].T, atol=0.3, rtol=0)
+
+
+def test_a_prior_need_not_be_told_features(tiny_codes: Generator) -> None:
+    prior = make_prior(tiny_codes.decoder.latent_shape, tiny_codes.bank.levels, 3, features=0)
+    assert not {"means", "spreads", "feature.weight"} & set(prior.state_dict())
+    generator = tiny_codes.with_prior(prior)
+    assert torch.equal(generator.latents(LABELS, SERIALS), generator.latents(LABELS, SERIALS))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int8, "int4", None])
 def test_it_is_saved_and_read_in_every_number_format(tiny_codes: Generator, dtype: Any, tmp_path: Path) -> None:
     prior = make_prior(tiny_codes.decoder.latent_shape, tiny_codes.bank.levels, 3, width=64, layers=1, hidden=32)
@@ -142,7 +162,7 @@ def test_it_is_saved_and_read_in_every_number_format(tiny_codes: Generator, dtyp
 def test_the_config_names_a_prior_only_where_there_is_one(tiny_prior: Generator, tiny_codes: Generator) -> None:
     assert "prior" not in tiny_codes.config.to_dict()
     values = tiny_prior.config.to_dict()
-    assert values["prior"] == {"width": 16, "layers": 2, "hidden": 8, "clusters": 3, "patch": 2}
+    assert values["prior"] == {"width": 16, "layers": 2, "hidden": 8, "clusters": 3, "patch": 2, "features": 5}
     assert GeneratorConfig.from_dict(json.loads(json.dumps(values))) == tiny_prior.config
     for wrong in ({**values, "prior": None}, {**values, "prior": {}}, {**values, "prior": {"width": 16}}):
         with pytest.raises((ValueError, TypeError), match="a prior's config"):
@@ -185,10 +205,11 @@ def test_a_hostile_config_is_refused_before_anything_is_allocated(tiny_prior: Ge
     values = json.loads((folder / CONFIG).read_text())
     for prior, message in (
         ({"width": 1024, "layers": 32, "hidden": 1024, "clusters": 1024, "patch": 4}, "parameters; the limit is"),
-        ({"width": 16, "layers": 2, "hidden": 8, "clusters": 3, "patch": 1}, "has shape"),
-        ({"width": 10**9, "layers": 2, "hidden": 8, "clusters": 3, "patch": 2}, "must be 8 to 1024"),
+        ({"patch": 1}, "has shape"),
+        ({"features": 6}, "has shape"),
+        ({"width": 10**9}, "must be 8 to 1024"),
     ):
-        (folder / CONFIG).write_text(json.dumps({**values, "prior": prior}))
+        (folder / CONFIG).write_text(json.dumps({**values, "prior": {**values["prior"], **prior}}))
         with pytest.raises(ValueError, match=message):
             Generator.from_pretrained(folder)
 

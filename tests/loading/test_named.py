@@ -49,6 +49,14 @@ def test_a_test_set_is_that_of_torchvision(kind: type[DistilledDataset]) -> None
         kind("./data", train=False)
 
 
+def test_class_names_are_those_of_torchvision(tiny_codes: Generator) -> None:
+    for kind in (DistilledMNIST, DistilledFashionMNIST):
+        made, replaced = kind(ipc=1), NAMED[kind][1]
+        assert made.classes == replaced.classes
+        assert made.class_to_idx == {name: label for label, name in enumerate(replaced.classes)}
+    assert DistilledMNIST(source=tiny_codes).classes == ["class0", "class1", "class2"]
+
+
 def test_another_source_and_options_go_through(tiny_codes: Generator) -> None:
     dataset = DistilledCIFAR10(source=tiny_codes, ipc=3, seed=4, fixed=True)
     assert (dataset.generator, dataset.ipc, dataset.seed, dataset.fixed) == (tiny_codes, 3, 4, True)

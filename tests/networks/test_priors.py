@@ -102,6 +102,8 @@ def test_class_cluster_and_kind_change_what_is_expected() -> None:
     for other in ((one, 0 * one), (0 * one, one), (2 * one, 0 * one), (0 * one, 6 * one)):  # the last two: not told
         assert not torch.equal(plain, prior(tokens, *other))
     assert not torch.equal(plain, prior(tokens, 0 * one, 0 * one, kinds=one))
+    assert torch.equal(plain, prior(tokens, 0 * one, 0 * one, torch.zeros(1, 5)))
+    assert not torch.equal(plain, prior(tokens, 0 * one, 0 * one, torch.ones(1, 5)))
 
 
 def test_corrupted_inputs_and_dropout_change_what_is_told_and_not_what_is_asked() -> None:

@@ -27,6 +27,11 @@ def gumbel(prior: TokenPrior) -> Noise:
     return noise
 
 
+def seen(prior: TokenPrior, keys: Tensor) -> Tensor:
+    """Features that are a pure function of the key."""
+    return 0.3 * torch.sin(keys[:, None] * torch.arange(1, 1 + prior.config.features)).to(torch.float32)
+
+
 class Drawn(Dataset[Tensor]):
     """Codes by their key, drawn one by one or in batches."""
 
@@ -35,7 +40,7 @@ class Drawn(Dataset[Tensor]):
 
     def codes(self, keys: Iterable[int]) -> Tensor:
         asked = torch.tensor(list(keys), dtype=torch.int64)
-        return sample_codes(self.prior, asked % 2, asked % 6, asked, gumbel(self.prior))
+        return sample_codes(self.prior, asked % 2, asked % 6, seen(self.prior, asked), asked, gumbel(self.prior))
 
     def __len__(self) -> int:
         return 12
@@ -61,14 +66,16 @@ def test_codes_come_as_often_as_the_model_says(shape: tuple[int, int, int], leve
     powers = levels ** torch.arange(shape[1] * shape[2])
     codes = (numbers[:, None] // powers % levels).view(-1, *shape)
     tokens, zeros = prior.tokenise(codes), torch.zeros(len(codes), dtype=torch.int64)
-    expected = count * prior.nats(prior(tokens, zeros, zeros), tokens).neg().double().exp()
+    features = seen(prior, torch.tensor([3]))
+    logits = prior(tokens, zeros, zeros, features.expand(len(codes), -1))
+    expected = count * prior.nats(logits, tokens).neg().double().exp()
 
     def noise(keys: Tensor, place: int) -> Tensor:
         rng = torch.Generator().manual_seed(int(keys.sum()) + place)
         return -(-torch.rand(len(keys), prior.numbers, levels, generator=rng).clamp(min=1e-7).log()).log()
 
     asked = torch.zeros(count, dtype=torch.int64)
-    drawn = sample_codes(prior, asked, asked, torch.arange(count), noise)
+    drawn = sample_codes(prior, asked, asked, features.expand(count, -1), torch.arange(count), noise)
     found = torch.bincount((drawn.flatten(1) * powers).sum(1), minlength=len(codes)).double()
     often = expected > 5
     chi = ((found - expected).square() / expected)[often].sum().item()
@@ -84,12 +91,12 @@ def test_step_by_step_the_logits_are_those_of_teacher_forcing(
 ) -> None:
     # With given noise every number is the argmax of its logits and the noise: another logit would show.
     prior = make_prior(shape, 5, width=64, patch=patch)
-    keys = torch.arange(3)
+    keys = torch.arange(6)
     noise = gumbel(prior)
-    drawn = sample_codes(prior, keys % 2, keys, keys, noise)
+    drawn = sample_codes(prior, keys % 2, keys, seen(prior, keys), keys, noise)
     tokens = prior.tokenise(drawn)
     with torch.no_grad():
-        logits = prior(tokens, keys % 2, keys)
+        logits = prior(tokens, keys % 2, keys, seen(prior, keys))
     asked = logits + torch.stack([noise(keys, place) for place in range(prior.tokens)], 1)
     best = asked.gather(3, tokens.long()[..., None])[..., 0]
     others = asked.scatter(3, tokens.long()[..., None], -torch.inf).amax(3)

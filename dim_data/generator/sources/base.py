@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from dim_data.format import GeneratorConfig
 __all__ = ["LatentSource"]
 
 
-class LatentSource(nn.Module):
+class LatentSource(nn.Module, ABC):
     """Where a generator's latents come from; its tensors are those that the source needs.
 
     A subclass makes its tensors in ``__init__`` and says in :meth:`latents` how they answer. They lie in the
@@ -42,10 +43,11 @@ class LatentSource(nn.Module):
         return math.prod(self.latent_shape)
 
     @property
+    @abstractmethod
     def summary(self) -> str:
         """What it is, in a few words."""
-        raise NotImplementedError(f"{type(self).__name__} must say what it is")
 
+    @abstractmethod
     def latents(self, labels: Tensor, serials: Tensor, seed: int) -> Tensor:
         """The latents of the ``serials``-th pictures of classes ``labels`` under ``seed``: a pure function of these.
 
@@ -57,7 +59,6 @@ class LatentSource(nn.Module):
         Returns:
             float32 (B, *latent_shape); no row depends on another.
         """
-        raise NotImplementedError(f"{type(self).__name__} must say where its latents come from")
 
     def check(self) -> None:
         """Raise ``ValueError`` if tensors that were read from a file cannot be this source's."""

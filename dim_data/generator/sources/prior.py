@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dim_data.format import GeneratorConfig
-from dim_data.generator.draws import hash_keys, uniform
+from dim_data.generator.draws import hash_keys, normal, uniform
 from dim_data.generator.sources.base import LatentSource
 from dim_data.networks import PriorConfig, TokenPrior, group_rows, parse_options, sample_codes
 
@@ -65,6 +65,18 @@ class LearnedPrior(LatentSource):
         codes = torch.stack([found[key] for key in asked]) if asked else labels.new_zeros(0, *self.latent_shape)
         return codes.float() / (self.prior.levels - 1) * 2 - 1
 
+    def clusters(self, labels: Tensor, serials: Tensor, seed: int) -> Tensor:
+        """The cluster that the code of each picture is drawn from: int64 (B,), as the prior is told.
+
+        Args:
+            labels: See :meth:`latents`.
+            serials: See :meth:`latents`.
+            seed: See :meth:`latents`.
+        """
+        limits = self.prior.frequencies.double().cumsum(1)[labels]
+        draws = uniform(hash_keys(seed, labels, serials), 1).double() * limits[:, -1:]
+        return labels * limits.shape[1] + (limits <= draws).sum(1).clamp(max=limits.shape[1] - 1)
+
     def _coming(self, asked: Sequence[Key], device: torch.device) -> list[Key]:
         """The next serials of the classes ``asked`` for, as many as fill up the groups."""
         rows = group_rows(self.prior, device) * (min(THREADS, torch.get_num_threads()) if device.type == "cpu" else 1)
@@ -75,11 +87,10 @@ class LearnedPrior(LatentSource):
     def _draw(self, asked: Sequence[Key], seed: int, device: torch.device) -> Tensor:
         """Codes, uint8 (B, *latent_shape)."""
         labels, serials = torch.tensor([key[1:] for key in asked], dtype=torch.int64, device=device).T
-        keys = hash_keys(seed, labels, serials)
-        limits = self.prior.frequencies.double().cumsum(1)[labels]
-        chosen = (limits <= uniform(keys, 1).double() * limits[:, -1:]).sum(1)
-        clusters = labels * limits.shape[1] + chosen.clamp(max=limits.shape[1] - 1)
-        return sample_codes(self.prior, labels, clusters, keys, self._noise)
+        keys, clusters = hash_keys(seed, labels, serials), self.clusters(labels, serials, seed)
+        noise = normal(hash_keys(0, keys), self.prior.config.features)
+        features = self.prior.features(labels, clusters, noise)
+        return sample_codes(self.prior, labels, clusters, features, keys, self._noise)
 
     def _noise(self, keys: Tensor, place: int) -> Tensor:
         """Gumbel noise of the token at ``place``: float32 (R, N, levels)."""
@@ -98,8 +109,11 @@ class LearnedPrior(LatentSource):
     def networks(self, latents: Tensor, labels: Tensor) -> dict[str, tuple[nn.Module, list[tuple[Tensor, ...]]]]:
         """See :meth:`LatentSource.networks`."""
         tokens = self.prior.tokenise(((latents + 1) / 2 * (self.prior.levels - 1)).round().long())
-        parts = zip(tokens.split(64), labels.split(64), (labels * self.prior.config.clusters).split(64), strict=True)
-        return {"prior": (self.prior, list(parts))}
+        clusters = labels * self.prior.config.clusters
+        inputs = [tokens, labels, clusters]
+        if self.prior.config.features:
+            inputs.append(self.prior.means[clusters])
+        return {"prior": (self.prior, list(zip(*(x.split(64) for x in inputs), strict=True)))}
 
     def check(self) -> None:
         """See :meth:`LatentSource.check`."""
