@@ -1,6 +1,7 @@
 """The command line ``dim-data``.
 
 * ``commands``: one function for each command; a new command goes there. Begin here.
+* ``caching``: the command ``cache``.
 * ``arguments``: what each command takes. ``progress``: bars, and what Ctrl-C does.
 * ``endings``: exit codes. ``streams``: terminals and pipes, as they are found.
 

@@ -180,6 +180,20 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
     device(sub)
 
     sub = command(
+        "cache",
+        "list the image sets that are kept because they are too large for memory, or remove them",
+        "examples:\n"
+        "  dim-data cache\n"
+        "  dim-data cache --remove photos\n\n"
+        "A set of more than 1 GiB of pixels (DIM_DATA_MAP_ABOVE bytes) is decoded once, into the folder\n"
+        "DIM_DATA_CACHE or ~/.cache/dim_data, and read from there. Removed, it is decoded again when it is needed.",
+    )
+    removed = sub.add_mutually_exclusive_group()
+    removed.add_argument("--remove", nargs="+", metavar="NAME", help="sets to remove, by their names or their folders'")
+    removed.add_argument("--remove-all", action="store_true", help="remove all of them")
+    sub.add_argument("--json", action="store_true", help="print what is kept as JSON")
+
+    sub = command(
         "pull",
         "fetch a generator from the Hugging Face Hub into its cache",
         "example:\n  dim-data pull user/repo --revision v1.0 --out generators/repo",

@@ -16,8 +16,9 @@ from pathlib import Path
 import torch
 
 from dim_data.cli.arguments import build_parser, parse_settings, read_evaluations
+from dim_data.cli.caching import run_cache
 from dim_data.cli.endings import ended
-from dim_data.cli.progress import SeedBar, StageBars, interruptible
+from dim_data.cli.progress import ReadBar, SeedBar, StageBars, interruptible
 from dim_data.cli.streams import complain, say, usable_streams, written
 from dim_data.distillation import PRESETS, RESULT, distill
 from dim_data.format import MAX_BYTES, TRAINING_CONFIG, check_writable, write_atomically
@@ -52,7 +53,9 @@ def _distill(args: argparse.Namespace) -> int:
         config = replace(config, seed=args.seed)
     if not args.out.is_dir():
         check_writable(args.out, folder=True)  # before the data is read
-    data = load_real(args.data, root=args.data_root, size=args.size, sizes=reached_sizes(config.architecture))
+    with ReadBar() as bar:
+        options = {"root": args.data_root, "size": args.size, "sizes": reached_sizes(config.architecture)}
+        data = load_real(args.data, **options, on_read=bar.advance)
     if args.mirror:
         data = replace(data, spec=replace(data.spec, mirror=True))
     with interruptible() as interrupted, StageBars() as bars:
@@ -240,6 +243,7 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 _RUNS = {
+    "cache": run_cache,
     "demo": _demo,
     "distill": _distill,
     "evaluate": _evaluate,
@@ -260,7 +264,8 @@ def _test_images(
     """The real test images for a generator: ``--test``, else the known set under the root, else the sample."""
     name = generator.spec.name
     if test is not None:
-        return load_real(test, generator.spec, split="test", root=root, size=size)
+        with ReadBar() as bar:
+            return load_real(test, generator.spec, split="test", root=root, size=size, on_read=bar.advance)
     if root is not None and name in KNOWN_SPECS:
         return load_real(name, generator.spec, split="test", root=root, size=size)
     if name == "cifar10":

@@ -14,7 +14,7 @@ from dim_data.cli.streams import complain
 from dim_data.distillation import StageStep
 from dim_data.protocol import ClassifierStep, StoppedError
 
-__all__ = ["SeedBar", "SignalledError", "StageBars", "interruptible"]
+__all__ = ["ReadBar", "SeedBar", "SignalledError", "StageBars", "interruptible"]
 
 
 class SignalledError(StoppedError):
@@ -23,6 +23,26 @@ class SignalledError(StoppedError):
     def __init__(self, text: str, code: int) -> None:
         super().__init__(text)
         self.code = code
+
+
+class ReadBar:
+    """A progress bar over the reading of images, on a terminal only."""
+
+    def __init__(self) -> None:
+        self.bar: tqdm[Any] = tqdm(disable=None, unit="image", desc="reading", leave=False, delay=1)
+
+    def advance(self, done: int, count: int | None) -> None:
+        """Show how many are read."""
+        if self.bar.total is None and count is not None:
+            self.bar.reset(count)
+            self.bar.initial = done  # those from before say nothing about the speed
+        self.bar.update(done - self.bar.n)
+
+    def __enter__(self) -> ReadBar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
 
 
 class SeedBar:

@@ -53,12 +53,8 @@ def _some(data: LabelledImages, count: int, seed: int) -> LabelledImages:
     """At most ``count`` random images, the same share of every class, but at least one of each."""
     if count >= len(data):
         return data
-    labels = data.labels.cpu()
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-    chosen = []
-    for label in range(data.spec.num_classes):
-        members = order[labels[order] == label]
-        chosen.append(members[: max(1, len(members) * count // len(data))])
+    chosen = [members[: max(1, len(members) * count // len(data))] for members in data.members(order)]
     return data.subset(torch.cat(chosen).sort().values.to(data.images.device))
 
 

@@ -15,6 +15,8 @@ from dim_data.networks import autocast
 __all__ = ["Sight", "cluster_classes", "describe_images", "summaries"]
 
 ROUNDS = 30
+SCALED_BY = 100_000
+"""Images whose features tell how much each feature varies."""
 LOGITS = 3
 """One in so many of the numbers that sum up an image are of the classifier's logits, at most."""
 
@@ -93,10 +95,11 @@ def cluster_classes(features: Tensor, labels: Tensor, classes: int, count: int, 
         seed: Of the first centres.
     """
     rng, found = torch.Generator().manual_seed(seed), labels * count
-    features = (features - features.mean(0)) / (features.std(0) + 1e-3)
+    some = features[:: max(1, len(features) // SCALED_BY)]
+    centre, scale = some.mean(0), some.std(0) + 1e-3
     for label in range(classes if count > 1 else 0):
         places = (labels == label).nonzero()[:, 0]
-        members = features[places]
+        members = (features[places] - centre) / scale
         centres = members[torch.randperm(len(members), generator=rng)[:count]]
         nearest = torch.zeros(len(members), dtype=torch.int64)
         for _ in range(ROUNDS):

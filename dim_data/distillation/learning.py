@@ -75,7 +75,7 @@ def learn_prior(
         order = torch.randperm(len(bank), generator=torch.Generator().manual_seed(seed))
         held = torch.zeros(len(bank), dtype=torch.bool)
         held[order[: int(holdout * len(bank))]] = True
-        codes = _numbers(bank.unpack(bank.codes), bank.levels).cpu()
+        codes = torch.cat([_numbers(bank.unpack(part), bank.levels).cpu() for part in bank.codes.split(8192)])
         lesson = Lesson.of(painter, codes, bank.labels.cpu(), held, sight, config, seed, place)
     for step in lesson.steps():
         if on_step is not None:
@@ -110,7 +110,8 @@ def image_lesson(
         device: Where to compute.
     """
     sets, levels = (train, held_out), generator.bank.levels
-    codes = torch.cat([_numbers(encode_images(encoder, data.images, device), levels).cpu() for data in sets])
+    latents = (part for data in sets for part in encode_images(encoder, data.images, device))
+    codes = torch.cat([_numbers(part, levels).cpu() for part in latents])
     batches = (images for data in sets for images in data.images.split(500))
     sight = None if classifier is None else describe_images(classifier, batches, train.spec, device)
     held = torch.arange(len(codes)) >= len(train)
@@ -131,7 +132,8 @@ def image_lesson(
         turn = flipped[again].to(images.device)[:, None, None, None]
         images = _shift(torch.where(turn, images.flip(-1), images), moves[:, again])
         found = stored[at]
-        found[again.to(found.device)] = _numbers(encode_images(encoder, images, device), levels)
+        parts = [found[:0], *(_numbers(part, levels) for part in encode_images(encoder, images, device))]
+        found[again.to(found.device)] = torch.cat(parts)
         return found, kinds.to(device)
 
     lesson.encode = encode

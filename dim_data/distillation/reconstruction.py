@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dim_data.distillation.choices import ReconstructionConfig
 from dim_data.distillation.loops import Ema, StageStep, draw_batch
 from dim_data.generator import Generator
-from dim_data.images import ImageSpec, LabelledImages, augment, in_steps, torch_defaults
+from dim_data.images import ImageRows, ImageSpec, LabelledImages, augment, in_steps, torch_defaults
 from dim_data.networks import GlobalRng, ResidualBlock, autocast, compiled
 from dim_data.protocol import LoopState
 
@@ -121,21 +121,19 @@ def reconstruct(
         yield StageStep("reconstruction", state.step, config.steps, {"pixels": pixels.item()})
 
 
-@torch_defaults(painting=True)
-def encode_images(encoder: nn.Module, images: Tensor, device: torch.device) -> Tensor:
-    """Latents of images uint8 (N, C, H, W), on any device: float32 (N, *latent_shape), on ``device``."""
+@in_steps(painting=True)
+def encode_images(encoder: nn.Module, images: Tensor | ImageRows, device: torch.device) -> Iterator[Tensor]:
+    """Latents of images uint8 (N, C, H, W), on any device, by and by: float32 (B, *latent_shape), on ``device``."""
     encoder.eval()
-    latents = []
     for part in images.split(256):
         with autocast(device):
             batch = (part.to(device).float() / 255).contiguous(memory_format=torch.channels_last)
-            latents.append(encoder(batch).float())
-    return torch.cat(latents)
+            latents = encoder(batch).float()
+        yield latents
 
 
 @torch_defaults(painting=True)
 def encode_all(generator: Generator, encoder: nn.Module, data: LabelledImages, device: torch.device) -> Generator:
     """``generator`` with the code, and the soft label if any, of every image of ``data`` stored, on ``device``."""
-    latents = encode_images(encoder, data.images, device)
-    data = data.to(device)
-    return generator.store(latents, data.labels, data.soft).to(device)
+    soft = None if data.soft is None else data.soft.to(device)
+    return generator.store(encode_images(encoder, data.images, device), data.labels.to(device), soft).to(device)

@@ -130,8 +130,8 @@ def relabel_codes(
     painter = copy.deepcopy(generator).to(place)
     pictures = (painter.decode(rows) for rows in torch.arange(len(generator.bank.codes)).split(batch_size))
     soft = opinions(members, pictures, generator.spec, temperature)
-    latents, labels = painter.bank.unpack(painter.bank.codes), painter.bank.labels
-    return painter.store(latents.cpu(), labels.cpu(), soft.cpu()).requires_grad_(False).eval().to(place)
+    latents = (painter.bank.unpack(part).cpu() for part in painter.bank.codes.split(8192))
+    return painter.store(latents, painter.bank.labels.cpu(), soft.cpu()).requires_grad_(False).eval().to(place)
 
 
 @in_steps()

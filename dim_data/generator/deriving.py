@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -16,6 +17,9 @@ from dim_data.networks import TokenPrior
 __all__ = ["fresh", "kept_rows", "with_codes", "with_gaussian", "with_prior", "with_rows"]
 
 P = TypeVar("P", bound=Painter)
+
+PACKED = 8192
+"""Latents packed at once: on the way they take many times the memory of their codes."""
 
 
 def fresh(kind: type[P], config: GeneratorConfig) -> P:
@@ -32,16 +36,18 @@ def _with_decoder_of(generator: P, config: GeneratorConfig) -> P:
 
 
 @torch.no_grad()
-def with_codes(generator: P, latents: Tensor, labels: Tensor, soft: Tensor | None) -> P:
+def with_codes(generator: P, latents: Tensor | Iterable[Tensor], labels: Tensor, soft: Tensor | None) -> P:
     """See :meth:`Generator.store <dim_data.generator.Generator.store>`."""
     counts = torch.bincount(labels, minlength=generator.spec.num_classes)
     if len(counts) != generator.spec.num_classes or not bool((counts > 0).all()):
         raise ValueError(f"codes need at least one image of each of the {generator.spec.num_classes} classes")
     other = _with_decoder_of(generator, replace(generator.config, codes=len(labels), soft_labels=soft is not None))
     order, bank = labels.argsort(stable=True), other.bank
-    bank.codes.copy_(bank.pack(latents)[order])
+    parts = latents.split(PACKED) if isinstance(latents, Tensor) else latents
+    bank.codes.copy_(torch.cat([bank.pack(part) for part in parts])[order])
     if soft is not None:
-        bank.soft.copy_((soft[order] * 255).round())
+        for place, part in zip(bank.soft.split(PACKED), order.split(PACKED), strict=True):
+            place.copy_((soft[part] * 255).round())
     bank.counts.copy_(counts)
     return other
 
@@ -100,7 +106,8 @@ def with_rows(generator: P, rows: Tensor, soft_labels: bool) -> P:
     """See :meth:`Generator.keep_rows <dim_data.generator.Generator.keep_rows>`."""
     bank = generator.bank
     soft = bank.soft[rows].float() / 255 if soft_labels and generator.config.soft_labels else None
-    kept = with_codes(generator, bank.unpack(bank.codes[rows]), bank.labels[rows], soft)
+    latents = (bank.unpack(bank.codes[part]) for part in rows.split(PACKED))
+    kept = with_codes(generator, latents, bank.labels_of(rows), soft)
     return kept.requires_grad_(False).eval().to(bank.codes.device)
 
 

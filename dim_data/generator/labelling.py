@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dim_data.images import ImageSpec, torch_defaults
+from dim_data.images import ImageRows, ImageSpec, torch_defaults
 from dim_data.networks import autocast, compiled, logits_of
 
 __all__ = ["blended", "opinion", "opinions"]
@@ -59,7 +59,7 @@ def blended(soft: Tensor, labels: Tensor, share: float) -> Tensor:
 @torch.no_grad()
 def opinions(
     teachers: Sequence[nn.Module],
-    images: Tensor | Iterable[Tensor],
+    images: Tensor | ImageRows | Iterable[Tensor],
     spec: ImageSpec,
     temperature: float = 1.0,
     batch_size: int = 250,
@@ -83,5 +83,5 @@ def opinions(
         raise ValueError(f"temperature must be positive, got {temperature}")
     device = next(teachers[0].parameters()).device
     ask = [compiled(teacher.eval()) for teacher in teachers]
-    batches = images.split(batch_size) if isinstance(images, Tensor) else images
+    batches = images.split(batch_size) if isinstance(images, Tensor | ImageRows) else images
     return torch.cat([opinion(ask, batch.to(device), spec, temperature) for batch in batches])

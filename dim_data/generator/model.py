@@ -63,11 +63,11 @@ class Generator(Painter):
     # Others made of it -------------------------------------------------------------------------------
 
     @torch_defaults()
-    def store(self, latents: Tensor, labels: Tensor, soft: Tensor | None = None) -> Generator:
+    def store(self, latents: Tensor | Iterable[Tensor], labels: Tensor, soft: Tensor | None = None) -> Generator:
         """A new generator with the same decoder that remembers these latents, sorted by class.
 
         Args:
-            latents: float (N, *latent_shape) in [-1, 1].
+            latents: float (N, *latent_shape) in [-1, 1], or parts of them, taken one by one.
             labels: int64 (N,); every class must occur.
             soft: Probabilities (N, num_classes) to store beside them, if any.
         """

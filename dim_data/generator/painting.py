@@ -203,5 +203,5 @@ class Painter(nn.Module):
         """
         bank = self.bank
         rows = rows.to(bank.codes.device)
-        parts = zip(bank.codes[rows].split(batch_size), bank.labels[rows].split(batch_size), strict=True)
-        return torch.cat([self._render(bank.unpack(codes), y) for codes, y in parts])
+        parts = rows.split(batch_size)
+        return torch.cat([self._render(bank.unpack(bank.codes[part]), bank.labels_of(part)) for part in parts])

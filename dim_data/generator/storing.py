@@ -29,6 +29,10 @@ from dim_data.generator.painting import Painter
 __all__ = ["WeightFormat", "load", "save"]
 
 P = TypeVar("P", bound=Painter)
+
+BANK = ("codes", "soft")
+MAP_ABOVE = 64 << 20
+"""Bytes from which on a tensor of the bank is not read: its pages come from the file as they are asked for."""
 WeightFormat = torch.dtype | Literal["int4"]
 KEPT: dict[WeightFormat | None, tuple[torch.dtype, ...]] = {
     None: (torch.float16, torch.bfloat16, torch.float32, torch.int8, torch.uint8),
@@ -90,7 +94,11 @@ def load(kind: type[P], folder: Path) -> P:
     stored = read_weights(folder / WEIGHTS, expected)
     read = unpacked_weights(stored, expected)
     generator = fresh(kind, config)
-    generator.load_state_dict({name: read[name.removeprefix("source.")] for name in generator.state_dict()})
+    large = [name for name in BANK if name in read and read[name].nbytes > MAP_ABOVE]
+    for name in large:
+        setattr(generator.source, name, read[name])  # as it lies in the file, which is mapped
+    state = {name: read[name.removeprefix("source.")] for name in generator.state_dict()}
+    generator.load_state_dict({n: t for n, t in state.items() if n.removeprefix("source.") not in large}, strict=False)
     try:
         generator.source.check()
     except ValueError as error:

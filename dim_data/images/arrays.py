@@ -1,8 +1,8 @@
-"""Images that lie in arrays already: pairs of tensors, ``.npz`` files, and the known datasets' own files."""
+"""Images that lie in arrays already: pairs of tensors, and the known datasets' own files."""
 
 from __future__ import annotations
 
-import zipfile
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dim_data.images.npz import read_npz
 from dim_data.images.pixels import Pixels, numbers
 from dim_data.images.specs import ImageSpec
 
-__all__ = ["Arrays", "read_arrays", "read_known", "read_npz"]
+__all__ = ["Arrays", "read_arrays", "read_known"]
 
 Array = np.ndarray[Any, Any]
 
@@ -27,6 +28,11 @@ class Arrays:
     labels: Any
     names: tuple[str, ...] | None = None
     known: ImageSpec | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Pixels of all images, in eight bits; 0 of what does not say its shape."""
+        return math.prod(getattr(self.images, "shape", (0,)))
 
 
 def read_arrays(images: Any, labels: Any, pixels: Pixels) -> tuple[Array, Array]:
@@ -95,22 +101,3 @@ def read_known(name: str, split: str, root: str | Path | None) -> tuple[Any, Any
     except ImportError as error:
         raise ImportError(f"{name} in torchvision's files needs scipy: pip install dim-data[svhn]") from error
     return dataset.data, dataset.targets
-
-
-def read_npz(path: Path, split: str) -> tuple[Any, Any]:
-    """The arrays ``{split}_images`` and ``{split}_labels`` of a file.
-
-    Raises:
-        ValueError: It is damaged, lacks one of them, or holds objects.
-    """
-    keys = (f"{split}_images", f"{split}_labels")
-    try:
-        with zipfile.ZipFile(path) as archive:  # numpy takes what is no zip for a pickle
-            found = sorted(name.removesuffix(".npy") for name in archive.namelist())
-        missing = [key for key in keys if key not in found]
-        if not missing:
-            with np.load(path, allow_pickle=False) as file:
-                return file[keys[0]], file[keys[1]]
-    except Exception as error:  # a damaged file makes numpy raise a dozen kinds, down to tokenize.TokenError
-        raise ValueError(f"{path} is not a readable .npz file: {error}") from error
-    raise ValueError(f"{path} lacks {' and '.join(missing)}; it holds {', '.join(found) or 'nothing'}")

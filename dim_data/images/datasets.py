@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 from torch.utils.data import ChainDataset, ConcatDataset, IterableDataset, Subset
 
-from dim_data.images.pictures import Pictures
+from dim_data.images.pictures import Picture, Pictures
 from dim_data.images.pixels import Pixels
 from dim_data.images.specs import KNOWN_SPECS
 from dim_data.images.tables import find_columns, is_table, label_names, row_columns, table_name
@@ -44,22 +45,27 @@ def dataset_pictures(data: Any, columns: Columns | None, pixels: Pixels) -> Pict
     streams = isinstance(data, IterableDataset) or is_table(data, "IterableDataset")
     count = None if streams else len(data)
 
-    def stream() -> Iterator[tuple[np.ndarray[Any, Any], int | str]]:
+    def stream(start: int) -> Iterator[Picture]:
         keys = columns
-        for index, item in enumerate(_items(data, count, named=table)):
+        for index, item in enumerate(_items(data, start, count, named=table), start):
             if keys is None and isinstance(item, Mapping):
                 keys = row_columns(item)
             image, label = _pair(item, keys, index)
-            yield pixels.item(image, f"item {index}"), _label(label, index)
+            picture = pixels.item(image, f"item {index}")  # at once: photos may be large
+            yield partial(np.asarray, picture), _label(label, index)
 
+    def identity() -> dict[str, Any]:
+        return {"path": f"table {data._fingerprint}", "columns": list(map(str, columns or ())), **pixels.identity}
+
+    told = table and count is not None and data is origin and isinstance(getattr(data, "_fingerprint", None), str)
     known = KNOWN_SPECS.get({"fashionmnist": "fashion_mnist"}.get(name, name))
-    return Pictures(name, stream(), count, names=_names(data, columns), known=known)
+    return Pictures(name, stream, count, identity=identity if told else None, names=_names(data, columns), known=known)
 
 
-def _items(data: Any, count: int | None, named: bool) -> Iterator[Any]:
-    """All items; an error in reading a table's is given the item's number."""
-    items = iter(data) if count is None else (data[index] for index in range(count))
-    index = 0
+def _items(data: Any, start: int, count: int | None, named: bool) -> Iterator[Any]:
+    """All items from ``start`` on; an error in reading a table's is given the item's number."""
+    items = iter(data) if count is None else (data[index] for index in range(start, count))
+    index = start
     while True:
         try:
             item = next(items)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
-from dim_data.images.pictures import Pictures
+from dim_data.images.pictures import Picture, Pictures
 from dim_data.images.pixels import Pixels, image_formats
 from dim_data.images.splits import is_split, which_split
 
@@ -20,7 +23,7 @@ SYSTEM_NAMES = {"__macosx", "thumbs.db", "desktop.ini"}
 
 
 def folder_pictures(path: Path, split: str, pixels: Pixels, classes: int = 2) -> Pictures:
-    """The image files of a folder of class folders, recursively; every header is checked at once.
+    """The image files of a folder of class folders, recursively; every header is checked before any is decoded.
 
     Classes come in the order of their names, files in that of their paths, as in torchvision's ``ImageFolder``.
     Hidden files and folders do not count. A folder that holds nothing but ``train/``, ``test/`` and the like is
@@ -48,28 +51,51 @@ def folder_pictures(path: Path, split: str, pixels: Pixels, classes: int = 2) ->
             f"found {len(folders)}{f', and {images} images beside them' if images else ''}"
         )
     suffixes = image_formats().keys()
-    files: list[tuple[Path, int]] = []
+    files: list[tuple[str, int]] = []
     for label, folder in enumerate(folders):
         members = []
         for file in _files(folder):
             if not file.name.startswith(".") and file.suffix.lower() in suffixes:
                 members.append(file)
             elif file.suffix.lower() in suffixes or not _is_systems(file.name):
-                pixels.skipped.append(str(file.relative_to(path)))
+                pixels.skipped.add(str(file.relative_to(path)))
         if not members:
             raise ValueError(f"class folder {folder} holds no images")
-        files += [(file, label) for file in members]
+        files += [(str(file), label) for file in members]
     for beside in sorted(path.iterdir(), key=lambda entry: entry.name):
         if not beside.is_dir() and not _is_systems(beside.name):
-            pixels.skipped.append(beside.name)
-    grey = [pixels.peek(file, str(file)) for file, _ in files]
+            pixels.skipped.add(beside.name)
 
-    def stream() -> Iterator[tuple[np.ndarray[Any, Any], int]]:
-        for file, label in files:
-            with file.open("rb") as opened:
-                yield pixels.file(opened, str(file)), label
+    def check() -> int:
+        grey = [pixels.peek(Path(file), file) for file, _ in files]  # of each, whatever those before it are
+        return 1 if all(grey) else 3
 
-    return Pictures(name, stream(), len(files), 1 if all(grey) else 3, tuple(f.name for f in folders))
+    def stream(start: int) -> Iterator[Picture]:
+        return ((partial(_decode, file, pixels), label) for file, label in islice(files, start, None))
+
+    return Pictures(
+        name,
+        stream,
+        len(files),
+        check,
+        partial(_identity, path, files, pixels),
+        parallel=True,
+        names=tuple(folder.name for folder in folders),
+    )
+
+
+def _decode(file: str, pixels: Pixels) -> np.ndarray[Any, Any]:
+    with open(file, "rb") as opened:
+        return pixels.file(opened, file)
+
+
+def _identity(path: Path, files: list[tuple[str, int]], pixels: Pixels) -> dict[str, Any]:
+    """A digest of where each file is, how long, how old, and of which class."""
+    sha = hashlib.sha256()
+    for file, label in files:
+        stat = os.stat(file)
+        sha.update(f"{file}\0{label}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return {"path": str(path.resolve()), "files": sha.hexdigest(), **pixels.identity}
 
 
 def _class_folders(path: Path) -> list[Path]:

@@ -1,10 +1,11 @@
-"""Labelled images in memory, and what is measured of them."""
+"""Labelled images, in memory or mapped from a file, and what is measured of them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from torch import Tensor
 from dim_data.images.classes import match_classes
 from dim_data.images.defaults import torch_defaults
 from dim_data.images.framing import Frame
+from dim_data.images.levels import count_levels, level_statistics
+from dim_data.images.rows import ImageRows
 from dim_data.images.specs import ImageSpec
 
 __all__ = ["LabelledImages", "digest", "in_channels", "measure_spec"]
@@ -19,16 +22,17 @@ __all__ = ["LabelledImages", "digest", "in_channels", "measure_spec"]
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images in memory with what is known about them.
+    """Images with what is known about them.
 
     Attributes:
-        images: uint8 (N, C, H, W), un-normalised.
+        images: uint8 (N, C, H, W), un-normalised: a tensor, or where they are too many for memory an
+            :class:`~dim_data.images.ImageRows`, which gives tensors of those that an index names.
         labels: int64 (N,), each in [0, spec.num_classes).
         spec: Their shape, class names and statistics.
         soft: A teacher's probabilities for each image, float (N, num_classes), or ``None``.
     """
 
-    images: Tensor
+    images: Tensor | ImageRows
     labels: Tensor
     spec: ImageSpec
     soft: Tensor | None = None
@@ -37,26 +41,31 @@ class LabelledImages:
         return len(self.labels)
 
     def subset(self, indices: Tensor) -> LabelledImages:
-        """The images at ``indices``, int64 (M,)."""
+        """The images at ``indices``, int64 (M,); none that is mapped is read."""
         soft = None if self.soft is None else self.soft[indices]
-        return LabelledImages(self.images[indices], self.labels[indices], self.spec, soft)
+        images = self.images.at(indices) if isinstance(self.images, ImageRows) else self.images[indices]
+        return LabelledImages(images, self.labels[indices], self.spec, soft)
 
     def to(self, device: torch.device) -> LabelledImages:
-        """The same images on ``device``."""
+        """The same images on ``device``; those that are mapped stay where they are."""
         soft = None if self.soft is None else self.soft.to(device)
         return LabelledImages(self.images.to(device), self.labels.to(device), self.spec, soft)
+
+    def members(self, order: Tensor) -> tuple[Tensor, ...]:
+        """The images at ``order``, int64 (M,) on the CPU, by classes: a tensor of indices for each, in that order."""
+        labels = self.labels.cpu()[order]
+        counts = torch.bincount(labels, minlength=self.spec.num_classes)
+        return order[labels.argsort(stable=True)].split(counts.tolist())
 
     @torch_defaults(painting=True)
     def split(self, fraction: float, seed: int = 0) -> tuple[LabelledImages, LabelledImages]:
         """Split off a random ``fraction`` of every class (at least one image, never all): (rest, held out)."""
         rng = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(self), generator=rng)
         held: list[Tensor] = []
-        for label in range(self.spec.num_classes):
-            members = order[self.labels[order] == label]
+        for members in self.members(torch.randperm(len(self), generator=rng)):
             if len(members) > 1:
                 held.append(members[: min(len(members) - 1, max(1, round(fraction * len(members))))])
-        chosen = torch.cat([*held, order[:0]])
+        chosen = torch.cat([*held, torch.empty(0, dtype=torch.int64)])
         mask = torch.ones(len(self), dtype=torch.bool)
         mask[chosen] = False
         return self.subset(mask.nonzero()[:, 0]), self.subset(chosen.sort().values)
@@ -81,10 +90,11 @@ class LabelledImages:
 
     def fingerprint(self) -> str:
         """A short digest of images, labels and soft labels: whether a resumed run sees the data it began with."""
-        return digest(tensor for tensor in (self.images, self.labels, self.soft) if tensor is not None)
+        parts = self.images.split(1024) if isinstance(self.images, ImageRows) else [self.images]
+        return digest(chain(parts, [self.labels], [] if self.soft is None else [self.soft]))
 
 
-def in_channels(images: Tensor, spec: ImageSpec) -> Tensor:
+def in_channels(images: Tensor | ImageRows, spec: ImageSpec) -> Tensor | ImageRows:
     """Grey images (N, 1, H, W) as RGB where the spec is RGB; images without colour as grey where it is grey.
 
     Raises:
@@ -93,15 +103,24 @@ def in_channels(images: Tensor, spec: ImageSpec) -> Tensor:
     channels = images.shape[1]
     if channels == spec.channels:
         return images
-    if channels == 1:
-        return images.expand(-1, 3, -1, -1).contiguous()
-    if not all(torch.equal(images[:, 0], images[:, other]) for other in (1, 2)):
+    if channels == 3 and not all(_is_grey(part) for part in images.split(1024)):
         raise ValueError(f"{spec.name} images are grey, and these are in colour: convert them first")
-    return images[:, :1].contiguous()
+    if isinstance(images, ImageRows):
+        return images.in_channels(spec.channels)
+    return images.expand(-1, 3, -1, -1).contiguous() if channels == 1 else images[:, :1].contiguous()
+
+
+def _is_grey(images: Tensor) -> bool:
+    return all(torch.equal(images[:, 0], images[:, other]) for other in (1, 2))
 
 
 def measure_spec(
-    images: Tensor, name: str, classes: Sequence[str], known: ImageSpec | None, present: Sequence[int]
+    images: Tensor | ImageRows,
+    name: str,
+    classes: Sequence[str],
+    known: ImageSpec | None,
+    present: Sequence[int],
+    levels: Tensor | None = None,
 ) -> ImageSpec:
     """The facts about images that nobody told.
 
@@ -112,6 +131,7 @@ def measure_spec(
         known: The facts about a known set of that name: taken where they fit, and for a known set at another size its
             classes and its mirroring.
         present: The labels that occur.
+        levels: int64 (C, 256), what :func:`~dim_data.images.levels.count_levels` says of them, if it was asked.
     """
     channels, size = images.shape[1:3]
     if known is not None:
@@ -122,19 +142,9 @@ def measure_spec(
             known = None
     if known is not None and (known.channels, known.size) == (channels, size):
         return known
-    levels = torch.arange(256, dtype=torch.float64) / 255
-    mean, std = [], []
-    for channel in range(channels):
-        counts = torch.zeros(256, dtype=torch.float64)
-        for part in images[:, channel].split(256):
-            counts += torch.bincount(part.reshape(-1), minlength=256)
-        total = counts.sum()
-        centre = (counts * levels).sum() / total
-        variance = (counts * (levels - centre).square()).sum() / (total - 1)
-        mean.append(round(float(centre), 4))
-        std.append(round(max(float(variance.sqrt()), 1e-3), 4))
+    mean, std = level_statistics(count_levels(images) if levels is None else levels)
     mirror = known is not None and known.mirror
-    return ImageSpec(name[:200] or "images", channels, size, tuple(classes), tuple(mean), tuple(std), mirror)
+    return ImageSpec(name[:200] or "images", channels, size, tuple(classes), mean, std, mirror)
 
 
 def digest(tensors: Iterable[Tensor]) -> str:

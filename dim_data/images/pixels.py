@@ -14,17 +14,19 @@ several frames          the first, and counted
 from __future__ import annotations
 
 import io
-import warnings
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import PIL
 import torch
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from dim_data.images.framing import Frame
+from dim_data.images.notes import Names, Notes
 
 __all__ = ["Pixels", "image_formats", "numbers"]
 
@@ -66,20 +68,26 @@ def numbers(values: Any, what: str) -> Array:
 
 
 class Pixels:
-    """Makes eight-bit pictures of whatever comes, and remembers what has to be said of it.
+    """Makes eight-bit pictures of whatever comes, in any thread, and remembers what has to be said of it.
 
     Args:
         frame: The size that pictures have or get.
+
+    Attributes:
+        skipped: Files that are no pictures.
+        notes: What was noted of the pictures.
     """
 
     def __init__(self, frame: Frame) -> None:
         self.frame = frame
-        self.skipped: list[str] = []
+        self.skipped, self.notes = Names(), Notes()
         self._formats = sorted(set(image_formats().values()))
-        self._transparent: list[str] = []
-        self._several: list[str] = []
-        self._deepest: int | None = None
-        self._floats: tuple[float, str] = (0, "")
+        self._lock = threading.Lock()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its pictures depend on, but for the files, in plain values."""
+        return {"size": self.frame.size, "pillow": PIL.__version__}
 
     # Files ---------------------------------------------------------------------------------------------
 
@@ -105,7 +113,7 @@ class Pixels:
             self.frame.draft(image)
             image.load()
             if image.format != "MPO" and getattr(image, "is_animated", False):  # a phone's JPEG has previews in it
-                self._several.append(where)
+                self.notes.several.add(where)
         return self._picture(image, where)
 
     # Whatever a dataset hands out ----------------------------------------------------------------------
@@ -152,9 +160,11 @@ class Pixels:
             raise ValueError(f"{where}: pixels must be numbers, got {values.dtype}")
         low, high = (float(bound) for bound in (values.min(), values.max()))
         if kind == "f":
-            factor = self._float_factor(values, low, high, where)
+            with self._lock:
+                factor = self._float_factor(values, low, high, where)
         elif kind == "u" and values.dtype.itemsize == 2:
-            self._deepest = max(int(high), self._deepest or 0)
+            with self._lock:
+                self.notes.deepest = max(int(high), self.notes.deepest or 0)
         elif kind in "iu" and not 0 <= low <= high <= 255:
             raise ValueError(
                 f"{where}: pixels of {values.dtype} from {low:.0f} to {high:.0f} have no one meaning: give uint8, "
@@ -171,35 +181,28 @@ class Pixels:
 
     # At the end ----------------------------------------------------------------------------------------
 
-    def conclude(self, images: Array) -> None:
+    def conclude(self, brightest: int) -> None:
         """Say what was skipped or changed, by one warning each, and refuse a set that came out black.
 
         Args:
-            images: All of them, uint8.
+            brightest: The largest pixel of all of them, 0 to 255.
 
         Raises:
             ValueError: They were scaled by too much, or by too little.
         """
-        if self._deepest is not None and self._deepest < DARKEST:
+        if self.notes.deepest is not None and self.notes.deepest < DARKEST:
             raise ValueError(
-                f"16-bit images are scaled from [0, 65535], and these reach {self._deepest}, almost black: scale them "
-                f"to the whole range, or give uint8"
+                f"16-bit images are scaled from [0, 65535], and these reach {self.notes.deepest}, almost black: scale "
+                f"them to the whole range, or give uint8"
             )
-        if images.size and images.max() == 1:
+        if brightest == 1:
             raise ValueError(
                 "the brightest pixel of all images is 1 of 255, almost black: give 0 and 255 (or booleans) for masks, "
                 "floats for [0, 1]"
             )
-        for names, sentence in (
-            (self.skipped, "skipped {} that are no images, or hidden: {}"),
-            (self._transparent, "laid {} with transparent parts on white: {}"),
-            (self._several, "read the first frame alone of {}: {}"),
-        ):
-            if names:
-                few = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-                noun = "file" if names is self.skipped else "image"
-                count = f"{len(names)} {noun}{'s' * (len(names) > 1)}"
-                warnings.warn(sentence.format(count, few), stacklevel=3)
+        self.skipped.say("skipped {} that are no images, or hidden: {}", "file", 3)
+        self.notes.transparent.say("laid {} with transparent parts on white: {}", "image", 3)
+        self.notes.several.say("read the first frame alone of {}: {}", "image", 3)
 
     # How -----------------------------------------------------------------------------------------------
 
@@ -207,7 +210,7 @@ class Pixels:
         """What floats are multiplied by, 255 or 1: the same for all pictures of a set."""
         if not np.isfinite([low, high]).all():
             raise ValueError(f"{where}: the images hold NaN or infinite pixels")
-        top, other = self._floats
+        top, other = self.notes.floats
         if low >= 0 and high > 0 and other and (top > 1) != (high > 1):
             raise ValueError(
                 f"{where}: float images must all have one range, got up to {high:.3g} here and {top:.3g} in {other}"
@@ -218,7 +221,7 @@ class Pixels:
                 f"or give whole numbers up to 255"
             )
         if high > top:
-            self._floats = (high, where)
+            self.notes.floats = (high, where)
         return 1 if high > 1 else 255
 
     def _picture(self, image: Image.Image, where: str) -> Array:
@@ -240,7 +243,7 @@ class Pixels:
     def _on_white(self, image: Image.Image, where: str) -> Image.Image:
         grey, image = image.mode in GREY_MODES, image.convert("RGBA")
         if image.getchannel("A").getextrema()[0] != 255:
-            self._transparent.append(where)
+            self.notes.transparent.add(where)
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return image.convert("RGB").convert("L") if grey else image.convert("RGB")
 

@@ -12,16 +12,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from dim_data.images.arrays import Arrays, read_arrays, read_known, read_npz
+from dim_data.images.arrays import Arrays, read_arrays, read_known
+from dim_data.images.caches import map_above
 from dim_data.images.classes import match_classes, number_classes
 from dim_data.images.datasets import dataset_pictures, is_dataset
 from dim_data.images.defaults import torch_defaults
 from dim_data.images.folders import folder_pictures
 from dim_data.images.framing import Frame
+from dim_data.images.keeping import Kept, OnRead
 from dim_data.images.labelled import LabelledImages, digest, in_channels, measure_spec
-from dim_data.images.pictures import Pictures, stack
+from dim_data.images.levels import brightest_level, count_levels
+from dim_data.images.npz import read_npz
+from dim_data.images.pictures import Pictures
 from dim_data.images.pixels import Pixels
+from dim_data.images.reading import read_pictures
+from dim_data.images.rows import ImageRows
+from dim_data.images.slices import array_pictures, as_rows
 from dim_data.images.specs import KNOWN_SPECS, MAX_CLASSES, SIZE_RANGE, ImageSpec
 from dim_data.images.splits import SPLITS
 from dim_data.images.tables import pick_split
@@ -39,8 +47,15 @@ def load_real(
     size: int | None = None,
     columns: tuple[Any, Any] | None = None,
     sizes: Collection[int] | None = None,
+    on_read: OnRead | None = None,
 ) -> LabelledImages:
-    """Read labelled images into memory.
+    """Read labelled images: into memory, or where they are too many for it, into a file that is mapped.
+
+    More than 1 GiB of pixels (``DIM_DATA_MAP_ABOVE`` bytes, if that variable is set) are decoded once into the cache
+    folder, ``DIM_DATA_CACHE`` or ``~/.cache/dim_data``. A folder, an ``.npz`` or a table is found there again, as long
+    as it has not changed; killed, the same call goes on where it was. Other datasets, which cannot be told from one
+    another, are read anew each time, into a file that is gone when nobody uses it. ``dim-data cache`` lists what is
+    kept and removes it. Large tensors that need no conversion stay where they are.
 
     Grey images become RGB where any is in colour. Whatever else is changed or skipped is said by one warning.
 
@@ -66,8 +81,11 @@ def load_real(
         columns: The keys of the image and the label in a dataset's items, such as ``("img", "fine_label")``; found by
             type where they are left out.
         sizes: The sizes that may be, such as those that a decoder reaches; default: 28 to 128.
+        on_read: Called now and then with how many pictures are read, and how many there are or ``None``, for progress
+            bars.
 
     Raises:
+        OSError: The cache folder cannot be written, or is full. What was read is kept.
         FileNotFoundError: The file, folder or dataset is not there.
         ValueError: The images or labels cannot be used; the message says which and why.
         TypeError: ``data`` is none of the above.
@@ -89,10 +107,8 @@ def load_real(
     pixels = Pixels(frame)
     source = _source(pick_split(data, split), split, root, columns, pixels, classes=1 if spec else 2)
     name, names, known = source.name, source.names, source.known
-    images, labels = (
-        stack(source) if isinstance(source, Pictures) else read_arrays(source.images, source.labels, pixels)
-    )
-    pixels.conclude(images)
+    images, labels, levels = _read(source, pixels, on_read)
+    pixels.conclude(brightest_level(levels) if levels is not None else int(images[:].max()))
     if labels.dtype.kind == "U":
         labels, names = number_classes(labels)
     if labels.dtype.kind not in "iu":
@@ -105,9 +121,27 @@ def load_real(
     if spec is None and len(present) < 2:
         raise ValueError("the data has a single class: a classifier needs at least two")
     classes = told or tuple(map(str, range(limit)))
-    wanted = spec or measure_spec(torch.from_numpy(images), name, classes, known, present)
+    wanted = spec or measure_spec(images, name, classes, known, present, levels)
     places = torch.tensor(match_classes(classes, present, wanted))
-    return LabelledImages(in_channels(torch.from_numpy(images), wanted), places[labels.astype(np.int64)], wanted)
+    return LabelledImages(in_channels(images, wanted), places[labels.astype(np.int64)], wanted)
+
+
+def _read(
+    source: Pictures | Arrays, pixels: Pixels, on_read: OnRead | None
+) -> tuple[Tensor | ImageRows, np.ndarray[Any, Any], Tensor | None]:
+    """Images uint8 (N, C, S, S), their labels (N,), and how often each level occurs, where they are many."""
+    if isinstance(source, Arrays) and source.bytes > map_above():
+        shared = as_rows(source, pixels)
+        if shared is not None:
+            return *shared, count_levels(shared[0])
+        source = array_pictures(source, pixels)
+    if isinstance(source, Arrays):
+        images, labels = read_arrays(source.images, source.labels, pixels)
+        return torch.from_numpy(images), labels, None
+    read = read_pictures(source, pixels, on_read)
+    if isinstance(read, Kept):
+        return read.images, read.labels, read.levels
+    return torch.from_numpy(read[0]), read[1], None
 
 
 def _source(

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dim_data.generator import Generator
-from dim_data.images import ImageSpec, LabelledImages, torch_defaults
+from dim_data.images import ImageRows, ImageSpec, LabelledImages, torch_defaults
 from dim_data.networks import autocast, resolve_device
 
 __all__ = ["Likeness", "Nearness", "measure_likeness"]
@@ -115,13 +115,13 @@ def _seen_by(classifier: nn.Module, spec: ImageSpec, device: torch.device) -> De
     return describe
 
 
-def _nearness(describe: Describe, drawn: Tensor, train: Tensor, held_out: Tensor) -> Nearness:
+def _nearness(describe: Describe, drawn: Tensor, train: Tensor | ImageRows, held_out: Tensor | ImageRows) -> Nearness:
     near, beside = (nearest_distances(describe, images, train) for images in (drawn, held_out))
     limit = beside.quantile(CLOSE)
     return Nearness(near.median().item(), beside.median().item(), (near < limit).double().mean().item())
 
 
-def nearest_distances(describe: Describe, images: Tensor, others: Tensor) -> Tensor:
+def nearest_distances(describe: Describe, images: Tensor | ImageRows, others: Tensor | ImageRows) -> Tensor:
     """Root mean square difference of each of ``images`` to the nearest of ``others``: float32 (N,), on the CPU.
 
     Args:

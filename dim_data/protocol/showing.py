@@ -37,16 +37,15 @@ def image_source(train: Generator | LabelledImages, shown: int, soft_labels: flo
         raise ValueError(
             "the recipe learns soft labels, and these images have none (LabelledImages.soft): use 'tuned' or 'muon'"
         )
-    order = train.labels.argsort(stable=True)
-    images, labels = train.images[order], train.labels[order]
-    targets = blended(train.soft[order], labels, soft_labels) if soft_labels and train.soft is not None else labels
+    images, labels, soft, order = train.images, train.labels, train.soft, train.labels.argsort(stable=True)
     counts = torch.bincount(labels, minlength=train.spec.num_classes)
     if not bool((counts > 0).all()):
         raise ValueError("the training images lack a class that the spec names")
 
     def fetch(y: Tensor, n: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        rows = bank_index(y.to(images.device), n.to(images.device), counts, seed)
-        return images[rows], targets[rows]
+        rows = order[bank_index(y.to(order.device), n.to(order.device), counts, seed)]
+        targets = blended(soft[rows], labels[rows], soft_labels) if soft_labels and soft is not None else labels[rows]
+        return images[rows], targets
 
     return fetch
 

@@ -52,6 +52,10 @@ class StoredCodes(LatentSource):
         """Class of each code: int64 (N,)."""
         return torch.repeat_interleave(self.counts, output_size=len(self))
 
+    def labels_of(self, rows: Tensor) -> Tensor:
+        """Classes of the codes at ``rows``, int64 (B,): int64 (B,). The bank may be too large for :attr:`labels`."""
+        return torch.searchsorted(self.counts.cumsum(0), rows, right=True)
+
     def pack(self, latents: Tensor) -> Tensor:
         """Quantise latents in [-1, 1], (B, *latent_shape), to codes, uint8 (B, packed)."""
         return pack(latents, self.levels)
