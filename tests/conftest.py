@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -37,6 +38,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--bfloat16"):
         found = torch.cpu.get_capabilities()
         torch.cpu.get_capabilities = lambda: {**found, "amx_bf16": True}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts() -> None:
+    """Ctrl-C as anywhere else: pytest-xdist has its workers ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ def summary(found: Sections, accuracies: Accuracies) -> list[tuple[str, str]]:
     lines: list[tuple[str, str]] = []
     if "generator" in found:
         for row in found["generator"]["rows"]:
-            if row.get("source") in ("cifar10", "cifar10_unrefined", "cifar10_gaussian"):
+            if row.get("source") in ("cifar10", "cifar10_unrefined", "cifar10_noise", "cifar10_gaussian"):
                 beside = f"{row['name']} ({accuracies.get(row['source'], '-')} % at ipc 10)"
                 what = f"{beside} against the paper's generator, images a second"
                 lines.append((what, span(row["ratio"], "x")))

@@ -202,7 +202,7 @@ def fit_prior(
         labels = _untold(train.labels[at], prior.classes, UNTOLD_CLASS, state.rng)
         clusters = _untold(train.clusters[at], prior.cluster.num_embeddings - 1, UNTOLD_CLUSTER, state.rng)
         features = _blurred(train.features[at], config.blur, state.rng)
-        features = features * (torch.rand(size, 1, generator=state.rng) >= UNTOLD_CLASS).to(features)
+        features = features * (torch.rand(size, 1, generator=state.rng) >= UNTOLD_CLASS).float().to(device)
         told = _corrupted(tokens, prior.levels, config.corruption, state.rng)
         masks = _masks((prior.config.layers, 2, size, 1, prior.config.width), dropout, state.rng).to(device)
         with autocast(device):
@@ -232,7 +232,7 @@ def _untold(told: Tensor, nothing: int, share: float, rng: torch.Generator) -> T
 
 
 def _blurred(features: Tensor, blur: float, rng: torch.Generator) -> Tensor:
-    return features + blur * torch.randn(features.shape, generator=rng).to(features)
+    return features + blur * torch.randn(features.shape, generator=rng).to(features.device)
 
 
 def _corrupted(tokens: Tensor, levels: int, share: float, rng: torch.Generator) -> Tensor:
