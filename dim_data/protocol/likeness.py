@@ -116,27 +116,25 @@ def _seen_by(classifier: nn.Module, spec: ImageSpec, device: torch.device) -> De
 
 
 def _nearness(describe: Describe, drawn: Tensor, train: Tensor | ImageRows, held_out: Tensor | ImageRows) -> Nearness:
-    near, beside = (nearest_distances(describe, images, train) for images in (drawn, held_out))
+    blocks = [describe(block) for images in (drawn, held_out) for block in images.split(BLOCK)]
+    near, beside = nearest_distances(describe, torch.cat(blocks), train).split([len(drawn), len(held_out)])
     limit = beside.quantile(CLOSE)
     return Nearness(near.median().item(), beside.median().item(), (near < limit).double().mean().item())
 
 
-def nearest_distances(describe: Describe, images: Tensor | ImageRows, others: Tensor | ImageRows) -> Tensor:
-    """Root mean square difference of each of ``images`` to the nearest of ``others``: float32 (N,), on the CPU.
+def nearest_distances(describe: Describe, asked: Tensor, others: Tensor | ImageRows) -> Tensor:
+    """Root mean square difference of each row of ``asked`` to the nearest of ``others``: float32 (N,), on the CPU.
 
     Args:
         describe: Images uint8 (B, C, H, W) to what is compared, float32 (B, D).
-        images: uint8 (N, C, H, W).
+        asked: Images, so described: (N, D).
         others: uint8 (M, C, H, W).
     """
-    asked = torch.cat([describe(block) for block in images.split(BLOCK)])
-    best = asked.new_full((len(asked),), torch.inf)
-    for block in map(describe, others.split(BLOCK)):
-        # Squares by one product find the nearest; the distance itself is then taken exactly.
-        scores = block.square().sum(1) - 2 * asked @ block.T
-        at = scores.argmin(1)
-        exact = torch.cat(
-            [(a - block[i]).square().mean(1) for a, i in zip(asked.split(BLOCK), at.split(BLOCK), strict=True)]
-        )
-        best = torch.minimum(best, exact)
-    return best.sqrt().cpu()
+    best, places = asked.new_full((len(asked),), torch.inf), torch.zeros(len(asked), dtype=torch.int64)
+    for number, block in enumerate(map(describe, others.split(BLOCK))):
+        # Squares by one product find the nearest; the distances themselves are then taken exactly.
+        scores, found = (block.square().sum(1) - 2 * asked @ block.T).min(1)
+        places = torch.where((scores < best).cpu(), number * BLOCK + found.cpu(), places)
+        best = torch.minimum(best, scores)
+    pairs = zip(asked.split(BLOCK), places.split(BLOCK), strict=True)
+    return torch.cat([(some - describe(others[at])).square().mean(1) for some, at in pairs]).sqrt().cpu()

@@ -22,7 +22,7 @@ def test_distances_are_those_of_the_nearest() -> None:
     some = torch.randint(256, (1100, 1, 2, 2), generator=rng, dtype=torch.uint8)
     others = torch.randint(256, (700, 1, 2, 2), generator=rng, dtype=torch.uint8)
     others[650] = some[3]
-    found = nearest_distances(lambda images: images.float().flatten(1), some, others)
+    found = nearest_distances(lambda images: images.float().flatten(1), some.float().flatten(1), others)
     wanted = torch.cdist(some.double().flatten(1), others.double().flatten(1)).amin(1) / 2
     torch.testing.assert_close(found, wanted.float())
     assert found[3] == 0
