@@ -19,6 +19,8 @@ from dim_data.loading.memory import common, hand_on, is_spawning
 __all__ = ["MAX_EPOCH", "Passes", "check_int", "check_state"]
 
 MAX_EPOCH = 2**31 - 2
+ADDED = {"refresh": 1.0}
+"""Settings that older states do not hold, as they were then."""
 
 
 def check_int(name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
@@ -39,6 +41,8 @@ def check_state(state: Mapping[str, Any], settings: Mapping[str, Any], keys: set
         found = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
         raise ValueError(f"a state has the keys {sorted(wanted)}, got {found}")
     saved = state["settings"]
+    if isinstance(saved, Mapping):
+        saved = {**{name: value for name, value in ADDED.items() if name in settings}, **saved}
     if not isinstance(saved, Mapping) or set(saved) != set(settings):
         raise ValueError(f"a state's settings are {sorted(settings)}, got {saved!r}")
     for name, value in settings.items():

@@ -4,7 +4,7 @@
 * ``classifiers``: those that are trained on pictures, by name in :data:`CLASSIFIERS`. ``building``: one's own.
 * ``priors``: from class to latents, number by number; ``sampling``: drawing from them.
 * ``muon``: an optimizer. ``compute``: number formats, devices, compilation. ``rng``: torch's global random numbers.
-* ``bounds``: of what a config may ask for.
+* ``bounds``: of what a config may ask for. ``versions``: whether weights have changed.
 
 Networks are chosen by name, never by code from a repository. Imports ``images`` alone.
 """
@@ -19,6 +19,7 @@ from dim_data.networks.muon import Muon
 from dim_data.networks.priors import KINDS, PriorConfig, TokenPrior
 from dim_data.networks.rng import GlobalRng
 from dim_data.networks.sampling import Noise, group_rows, sample_codes
+from dim_data.networks.versions import version_of
 
 __all__ = [
     "ARCHITECTURES",
@@ -44,4 +45,5 @@ __all__ = [
     "reached_sizes",
     "resolve_device",
     "sample_codes",
+    "version_of",
 ]

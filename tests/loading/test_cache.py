@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from dim_data.generator.model import Generator
-from dim_data.loading import cache
+from dim_data.loading import keeping
 from dim_data.loading.cache import PictureCache
 from dim_data.loading.dataset import DistilledDataset
 from dim_data.loading.loader import DistilledLoader
@@ -83,7 +83,7 @@ def test_a_dataset_with_a_cache_hands_out_the_same_pictures(
         plain.set_epoch(epoch)
         images = [image.tobytes() for batch in loader for image, _ in batch]
         assert images == [plain[i][0].tobytes() for i in range(len(plain))]
-    assert bool(cached._painter._known.all()), "what workers decode, this process knows too"
+    assert bool(cached._painter._memory.marks.all()), "what workers decode, this process knows too"
 
 
 def test_a_pickle_keeps_every_picture(tiny_codes: Generator) -> None:
@@ -92,7 +92,7 @@ def test_a_pickle_keeps_every_picture(tiny_codes: Generator) -> None:
     wanted = dataset.data
     for other in (pickle.loads(pickle.dumps(dataset)), copy.deepcopy(dataset)):
         assert (other.data == wanted).all()
-        assert other._painter._pictures.data_ptr() != dataset._painter._pictures.data_ptr()
+        assert other._painter._memory.rows.data_ptr() != dataset._painter._memory.rows.data_ptr()
 
 
 def test_noise_has_nothing_to_cache(tiny_noise: Generator) -> None:
@@ -109,8 +109,8 @@ def test_labels_out_of_range_raise(tiny_codes: Generator) -> None:
 def test_too_little_shared_memory_is_said_before_it_kills(
     tiny_codes: Generator, monkeypatch: pytest.MonkeyPatch, tmp_path
 ) -> None:
-    monkeypatch.setattr(cache, "SHARED", tmp_path)
-    monkeypatch.setattr(cache.os, "statvfs", lambda path: type("Stat", (), {"f_bavail": 9, "f_frsize": 4096}))
+    monkeypatch.setattr(keeping, "SHARED", tmp_path)
+    monkeypatch.setattr(keeping.os, "statvfs", lambda path: type("Stat", (), {"f_bavail": 9, "f_frsize": 4096}))
     dataset = DistilledDataset(tiny_codes, ipc=4, cache=True, transform=lambda image: 0)
     for options in ({}, {"num_workers": 1, "multiprocessing_context": "fork"}):
         assert len(list(DataLoader(dataset, 12, **options))) == 1  # what is not spawned needs none of it
@@ -124,5 +124,5 @@ def test_too_little_shared_memory_is_said_before_it_kills(
 def test_a_system_without_a_folder_of_shared_memory_is_not_asked(
     tiny_codes: Generator, monkeypatch: pytest.MonkeyPatch, tmp_path
 ) -> None:
-    monkeypatch.setattr(cache, "SHARED", tmp_path / "none")
+    monkeypatch.setattr(keeping, "SHARED", tmp_path / "none")
     assert len(DistilledDataset(tiny_codes, ipc=1, cache=True)) == 3

@@ -303,7 +303,7 @@ def test_a_state_of_other_settings_raises(tiny_noise: Generator, options: dict[s
             ValueError,
             r"a state has the keys \['batch', 'epoch', 'settings'\], got \['batch', 'epoch', 'e",
         ),
-        ({"settings": {"ipc": 8}}, ValueError, r"a state's settings are \['batch_size', 'ipc', 'seed', 'shuffle'\]"),
+        ({"settings": {"ipc": 8}}, ValueError, r"a state's settings are \['batch_size', 'ipc', 'refresh', 'seed', 'shuffle'\]"),
         ({"epoch": -1}, ValueError, "epoch must be at least 0, got -1"),
         ({"batch": -1}, ValueError, "batch must be at least 0, got -1"),
         ({"batch": 1.0}, TypeError, r"batch must be an int, got 1\.0"),
@@ -408,8 +408,8 @@ def test_batches_do_not_depend_on_how_many_are_made_at_once(
         wanted = batches(drop_last, first)
         for planned, painted in ((1, 0), (14, 14), (30, 21), (30, 1000)):
             with monkeypatch.context() as patch:
-                patch.setattr("dim_data.loading.loader.PLANNED", planned)
-                patch.setattr("dim_data.loading.loader.PAINTED", {"cpu": painted})
+                patch.setattr("dim_data.loading.batches.PLANNED", planned)
+                patch.setattr("dim_data.loading.batches.PAINTED", {"cpu": painted})
                 found = batches(drop_last, first)
             assert len(found) == len(wanted)
             for (x, y), (u, v) in zip(found, wanted, strict=True):
