@@ -24,6 +24,8 @@ from dim_data.loading.cache import PictureCache
 from dim_data.loading.dataset import DistilledDataset
 from dim_data.loading.loader import DistilledLoader
 from dim_data.loading.named import DistilledCIFAR10, DistilledFashionMNIST, DistilledMNIST
+from dim_data.loading.serials import check_refresh, serials_at
+from dim_data.loading.slots import SlotCache
 
 __all__ = [
     "DistilledCIFAR10",
@@ -32,4 +34,7 @@ __all__ = [
     "DistilledLoader",
     "DistilledMNIST",
     "PictureCache",
+    "SlotCache",
+    "check_refresh",
+    "serials_at",
 ]

@@ -71,10 +71,12 @@ class SlotCache(Keeper):
         rows = memory.rows[slots]
         missing = (memory.marks[slots] != _sums(rows, stamps)).nonzero()[:, 0]
         if len(missing):
-            painted = self._paint(labels[missing], serials[missing], seed)
-            rows[missing] = painted
-            memory.rows[slots[missing]] = painted
-            memory.marks[slots[missing]] = _sums(painted, stamps[missing])
+            several, where = stamps[missing].unique(return_inverse=True)
+            each = torch.empty_like(several).scatter_(0, where, missing)  # one of those that are the same picture
+            painted = self._paint(labels[each], serials[each], seed)
+            rows[missing] = painted[where]
+            memory.rows[slots[each]] = painted
+            memory.marks[slots[each]] = _sums(painted, stamps[each])
         return rows
 
     def _paint(self, labels: Tensor, serials: Tensor, seed: int) -> Tensor:

@@ -303,7 +303,11 @@ def test_a_state_of_other_settings_raises(tiny_noise: Generator, options: dict[s
             ValueError,
             r"a state has the keys \['batch', 'epoch', 'settings'\], got \['batch', 'epoch', 'e",
         ),
-        ({"settings": {"ipc": 8}}, ValueError, r"a state's settings are \['batch_size', 'ipc', 'refresh', 'seed', 'shuffle'\]"),
+        (
+            {"settings": {"ipc": 8}},
+            ValueError,
+            r"a state's settings are \['batch_size', 'ipc', 'refresh', 'seed', 'shuffle'\]",
+        ),
         ({"epoch": -1}, ValueError, "epoch must be at least 0, got -1"),
         ({"batch": -1}, ValueError, "batch must be at least 0, got -1"),
         ({"batch": 1.0}, TypeError, r"batch must be an int, got 1\.0"),
