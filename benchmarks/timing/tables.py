@@ -1,4 +1,4 @@
-"""The result files of ``speed.py`` as Markdown: a few rows for README.md, more and long tables for benchmarks/README.md.
+"""The result files of ``speed.py`` as Markdown: a few rows for README.md, long tables for benchmarks/README.md.
 
 Beside a generator's speed stands its accuracy, which ``report.py`` hands over: bundled name -> percent.
 """

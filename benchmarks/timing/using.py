@@ -12,7 +12,6 @@ from dim_data.networks import autocast, build_classifier, compiled
 from timing.contest import CIFAR, Bench, Work, in_process, load, spread
 from timing.feeds import FILLED, FIRST, MEMORY, feeds
 
-
 CIFAR10 = "CIFAR10 of torchvision, 2 workers"
 
 
