@@ -6,7 +6,7 @@
     python benchmarks/speed.py --sections generator --original PATH     # PATH: a checkout of the DiM paper's code
 
 No data is needed: speed does not depend on what a picture shows, so the real files' stand-in is random pixels. Other
-loaders (Hugging Face ``datasets``, ``litdata``, ``spdl``) take part where they are installed. The
+loaders (Hugging Face ``datasets``, ``spdl``) take part where they are installed. The
 contestants of a section take turns, round after round, and ratios are taken within a round, so that a machine
 which is slower for a while is so for all of them. Run it on an idle machine; ``report.py`` renders the tables.
 """

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +15,6 @@ from timing.peers import Feed, Memory, peers
 
 MEMORY = "a tensor in memory"
 FIRST, FILLED = "first pass over the pictures", "later passes"
-_FOLDERS: list[tempfile.TemporaryDirectory[str]] = []  # removed when the process ends
 
 
 class Anew:
@@ -69,8 +66,7 @@ def feeds(bench: Bench, count: int, *, workers: tuple[int, ...], noise: bool = T
     for number in workers:
         plural = f"{number} worker{'s' * (number != 1)}"
         kept = {"batch_size": bench.batch, "num_workers": number, "persistent_workers": number > 0, "shuffle": True}
-        _FOLDERS.append(tempfile.TemporaryDirectory())
-        found |= peers(count, bench.batch, number, Path(_FOLDERS[-1].name))
+        found |= peers(count, bench.batch, number)
         for kind, name in ((DistilledDataset, "DistilledDataset"), (OneByOne, "DistilledDataset, item by item")):
             filled = kind(codes, ipc=ipc, transform=to_tensor)
             found[f"{name}, {plural}, {FILLED}"] = DataLoader(filled, **kept)

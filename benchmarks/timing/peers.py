@@ -1,16 +1,13 @@
 """What else a user would feed a training loop with: each the same pictures, shuffled, as (float images, labels).
 
-Hugging Face ``datasets``, ``litdata`` and ``spdl`` are measured where they are installed, and passed over where not.
+Hugging Face ``datasets`` and ``spdl`` are measured where they are installed, and passed over where not.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,14 +56,13 @@ class Memory:
             yield self.images[index].float() / 255, self.labels[index]
 
 
-def peers(count: int, batch: int, workers: int, folder: Path) -> dict[str, Feed]:
+def peers(count: int, batch: int, workers: int) -> dict[str, Feed]:
     """Name -> feed of ``count`` pictures, for what is installed.
 
     Args:
         count: Pictures in an epoch.
         batch: Pictures in a batch.
         workers: Worker processes; of ``spdl``, which has none, threads.
-        folder: An empty one, to write into.
     """
     plural = f"{workers} worker{'s' * (workers != 1)}"
     options = {"batch_size": batch, "num_workers": workers, "persistent_workers": workers > 0}
@@ -81,8 +77,6 @@ def peers(count: int, batch: int, workers: int, folder: Path) -> dict[str, Feed]
     pictures = {"img": [Image.fromarray(array) for array in real.data], "label": real.targets}
     if find_spec("datasets"):
         found[f"Hugging Face `datasets`, torch format, {plural}"] = _hugging_face(pictures, options)
-    if find_spec("litdata") and workers:
-        found[f"`litdata`, {plural}"] = _litdata(real, folder, options)
     if find_spec("spdl") and workers:
         found[f"`spdl`, {workers} threads"] = _Spdl(real, batch, workers)
     return found
@@ -94,26 +88,6 @@ def _hugging_face(pictures: dict[str, Any], options: dict[str, Any]) -> Feed:
     columns = hugging_face.Features({"img": hugging_face.Image(), "label": hugging_face.Value("int64")})
     table = hugging_face.Dataset.from_dict(pictures, features=columns).with_format("torch")
     return Mapped(DataLoader(table, shuffle=True, **options), lambda b: (b["img"].float() / 255, b["label"]))
-
-
-def _litdata(real: RandomCIFAR10, folder: Path, options: dict[str, Any]) -> Feed:
-    import litdata
-
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        litdata.optimize(_Item(real), list(range(len(real))), str(folder), num_workers=1, chunk_bytes="16MB")
-    streamed = litdata.StreamingDataset(str(folder), shuffle=True)
-    return Mapped(litdata.StreamingDataLoader(streamed, **options), lambda b: (b["img"].float() / 255, b["label"]))
-
-
-class _Item:
-    """An item as ``litdata`` writes it; a class, so that it can be sent to another process."""
-
-    def __init__(self, real: RandomCIFAR10) -> None:
-        self.real = real
-
-    def __call__(self, index: int) -> dict[str, Any]:
-        pixels = torch.from_numpy(self.real.data[index]).permute(2, 0, 1).contiguous()
-        return {"img": pixels, "label": self.real.targets[index]}
 
 
 class _Spdl:

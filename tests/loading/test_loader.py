@@ -16,6 +16,7 @@ from dim_data.generator import names
 from dim_data.generator.model import Generator
 from dim_data.loading.dataset import DistilledDataset
 from dim_data.loading.loader import DistilledLoader
+from dim_data.networks import ConvNet
 
 IPC = 8
 COUNT = 3 * IPC
@@ -137,6 +138,18 @@ def test_a_transform_that_fails_is_heard_and_leaves_the_loader_usable(tiny: Gene
         next(iter(loader))
     loader.transform = None
     assert torch.equal(join(loader)[0], expect(tiny, 1))
+
+
+def test_nothing_is_compiled_for_a_batch(tiny_codes: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **options: Any) -> None:
+        raise AssertionError("the first batch would wait for a compiler, and compiled kernels round otherwise")
+
+    monkeypatch.setenv("DIM_DATA_COMPILE", "1")
+    monkeypatch.setattr(torch, "compile", refuse)
+    taught = tiny_codes.forget_codes(2, ConvNet(tiny_codes.spec))
+    for generator, soft in ((tiny_codes, False), (taught, True)):
+        assert len(list(build(generator, soft_labels=soft))) == 5
+        assert DistilledDataset(generator, ipc=IPC, soft_labels=soft).read([0, 1])
 
 
 # Epochs ----------------------------------------------------------------------------------------------
