@@ -63,8 +63,8 @@ class DistilledDataset(Items):
             pixel and channel: to 154 MB for 50,000 codes of 32x32 RGB. ``"auto"`` keeps them where all together take
             512 MB at most, in each process that is not a worker, and does without in workers that are spawned if they
             take more than a quarter of the free ``/dev/shm``; ``True`` keeps them whatever they take; ``False`` keeps
-            none. A weight that is changed makes it begin anew, in the process where it was changed; whoever reads items one
-            by one sees that from the next epoch on.
+            none. A weight that is changed makes it begin anew, in the process where it was changed; items
+            asked for one by one show it from the next epoch on.
         refresh: Of a generator driven by noise, the share of an epoch's pictures that is new in the next one; the rest
             stays, each at its index. At 0.1 a picture is shown in ten passes, and a pass makes a tenth of the pictures.
             Which are new in which epoch depends on the index and the epoch alone. Where an epoch is not kept
