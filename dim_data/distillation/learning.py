@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +14,14 @@ from torch import Tensor, nn
 
 from dim_data.distillation.choices import PriorTrainingConfig
 from dim_data.distillation.clusters import Sight, cluster_classes, describe_images, summaries
+from dim_data.distillation.encoding import ENCODER_BATCH, encoder_parts, fit_encoder
 from dim_data.distillation.likelihood import CodeSet, Encode, fit_conditions, fit_prior, prior_for, prior_parts
 from dim_data.distillation.loops import StageStep
 from dim_data.distillation.reconstruction import encode_images
 from dim_data.generator import Generator
-from dim_data.images import LabelledImages, torch_defaults
+from dim_data.images import LabelledImages, digest, torch_defaults
 from dim_data.networks import GlobalRng, TokenPrior, resolve_device
-from dim_data.protocol import LoopState
+from dim_data.protocol import LoopState, Sittings
 
 __all__ = ["Lesson", "image_lesson", "learn_prior"]
 
@@ -26,6 +29,8 @@ SHIFT = 2
 """Pixels by which an image is shifted before it is encoded, at most."""
 STORED, MIRRORED = 0.4, 0.2
 """Shares of the kinds of code; the rest is shifted."""
+ENCODER_PASSES = 3
+"""Over the images, for an encoder of codes that came without one."""
 
 
 def learn_prior(
@@ -34,15 +39,19 @@ def learn_prior(
     teacher: nn.Module | None = None,
     config: PriorTrainingConfig | None = None,
     *,
+    images: LabelledImages | None = None,
     holdout: float = 0.05,
     seed: int = 0,
     device: str | torch.device | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 300.0,
     on_step: Callable[[StageStep], object] | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> Generator:
     """A new generator with the same decoder that draws codes for ever, as a prior learned them from the stored ones.
 
-    No real image is needed, nor is a code kept. Codes of mirrored and shifted images, which make a better prior of as
-    many images, are made by :func:`~dim_data.distillation.distill` alone.
+    No real image is needed, nor is a code kept. With the real ones the prior is better: an encoder learns which code
+    is stored for which image, and gives the prior codes of mirrored and shifted images besides.
 
     Args:
         generator: One that stores codes.
@@ -50,36 +59,82 @@ def learn_prior(
             :mod:`dim_data.networks.classifiers`. ``None``: classes are not parted.
         teacher: Gives the soft labels; see :meth:`~dim_data.generator.Generator.with_prior`.
         config: Of the training; the defaults choose sizes by the number of codes.
+        images: The real images whose codes are stored: one for each, class by class, in the order of the bank. They
+            are mirrored where ``spec.mirror`` allows.
         holdout: Share of the codes that are not learned, but looked at to choose when to stop.
         seed: Of everything random.
         device: Default: CUDA where there is one.
+        checkpoint: File that keeps what is done, until all is. The same call, later, goes on from it.
+        checkpoint_seconds: Time between two writings of the file.
         on_step: Called after each step.
+        should_stop: Asked after each step; ``True`` writes the file and stops.
 
     Returns:
         The generator, on ``device``, in eval mode.
 
     Raises:
-        ValueError: There are no codes, ``holdout`` is not in [0, 1), or ``config`` leaves the training out.
+        StoppedError: ``should_stop`` said so.
+        OSError: The file could not be written.
+        ValueError: There are no codes, ``images`` are not those of the codes, ``holdout`` is not in [0, 1), ``config``
+            leaves the training out, or the file is of another call.
     """
     bank, config = generator.bank, config or PriorTrainingConfig()
     if not 0 <= holdout < 1 or not config.epochs:
         raise ValueError(f"holdout must be in [0, 1) and epochs positive, got {holdout} and {config.epochs}")
+    if images is not None and not torch.equal(images.labels.cpu(), bank.labels.cpu()):
+        raise ValueError(
+            f"images must be those whose codes are stored, {len(bank)} class by class, got {len(images)} of other "
+            f"classes or in another order: labels must be equal to generator.bank.labels"
+        )
     place = resolve_device(device)
+    arguments = {"generator": generator, "config": config, "images": images, "holdout": holdout, "seed": seed}
+    seen_by = None if classifier is None else digest(classifier.state_dict().values())
+    sittings = Sittings(checkpoint, {**arguments, "classifier": seen_by}, checkpoint_seconds)
     with torch_defaults():
         painter = copy.deepcopy(generator).to(place)
-        sight = None
-        if classifier is not None:
-            rows = torch.arange(len(bank)).split(500)
-            watcher = classifier.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            sight = describe_images(watcher, (painter.decode(some) for some in rows), generator.spec, place)
         order = torch.randperm(len(bank), generator=torch.Generator().manual_seed(seed))
         held = torch.zeros(len(bank), dtype=torch.bool)
         held[order[: int(holdout * len(bank))]] = True
         codes = torch.cat([_numbers(bank.unpack(part), bank.levels).cpu() for part in bank.codes.split(8192)])
-        lesson = Lesson.of(painter, codes, bank.labels.cpu(), held, sight, config, seed, place)
-    for step in lesson.steps():
+        if classifier is not None:
+            classifier = classifier.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if images is None:
+            rows = torch.arange(len(bank)).split(500)
+            pictures = (painter.decode(some) for some in rows)
+            sight = None if classifier is None else describe_images(classifier, pictures, generator.spec, place)
+            lesson = Lesson.of(painter, codes, bank.labels.cpu(), held, sight, config, seed, place)
+            parts, steps = {"prior": lesson.state}, lesson.steps()
+        else:
+            # Those to learn from first.
+            rest = torch.cat([(~held).nonzero()[:, 0], held.nonzero()[:, 0]])
+            train, held_out = images.subset(rest[: int((~held).sum())]), images.subset(rest[int((~held).sum()) :])
+            fitting = encoder_parts(painter, seed, place)
+            mirror = generator.spec.mirror
+            lesson = image_lesson(
+                painter,
+                fitting.parts["average"].module,
+                train,
+                held_out,
+                classifier,
+                config,
+                stored=codes[rest],
+                mirror=mirror,
+                seed=seed,
+                device=place,
+            )
+            latents = _latents(codes[rest][: len(train)], bank.levels)
+            passes = round(ENCODER_PASSES * len(train) / ENCODER_BATCH)
+            parts = {"encoder": fitting, "prior": lesson.state}
+            steps = chain(fit_encoder(fitting, train.images, latents, max(1, passes), device=place), lesson.steps())
+        whole = LoopState(parts, seed)
+        sittings.begin(whole)
+    for step in steps:
         if on_step is not None:
             on_step(step)
+        if should_stop is not None and should_stop():
+            raise sittings.stopped(f"stage {step.stage!r}, step {step.step} of {step.steps}")
+        sittings.step(whole)
+    sittings.close()
     return painter.with_prior(lesson.result, teacher)
 
 
@@ -92,6 +147,7 @@ def image_lesson(
     classifier: nn.Module | None,
     config: PriorTrainingConfig,
     *,
+    stored: Tensor | None = None,
     mirror: bool,
     seed: int,
     device: torch.device,
@@ -105,19 +161,22 @@ def image_lesson(
         held_out: Images to look at.
         classifier: Clusters the images of a class by what it sees; ``None``: classes are not parted.
         config: Of the stage.
+        stored: Codes of the images as they are, those to learn from first: uint8 (N, *shape), on the CPU. ``None``
+            encodes them.
         mirror: Whether images are mirrored, too.
         seed: Of everything random.
         device: Where to compute.
     """
     sets, levels = (train, held_out), generator.bank.levels
-    latents = (part for data in sets for part in encode_images(encoder, data.images, device))
-    codes = torch.cat([_numbers(part, levels).cpu() for part in latents])
+    if stored is None:
+        latents = (part for data in sets for part in encode_images(encoder, data.images, device))
+        stored = torch.cat([_numbers(part, levels).cpu() for part in latents])
     batches = (images for data in sets for images in data.images.split(500))
     sight = None if classifier is None else describe_images(classifier, batches, train.spec, device)
-    held = torch.arange(len(codes)) >= len(train)
+    held = torch.arange(len(stored)) >= len(train)
     labels = torch.cat([data.labels.cpu() for data in sets])
-    lesson = Lesson.of(generator, codes, labels, held, sight, config, seed, device)
-    stored = lesson.train.codes
+    lesson = Lesson.of(generator, stored, labels, held, sight, config, seed, device)
+    known = lesson.train.codes
 
     def encode(rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         draw, turned = torch.rand(2, len(rows), generator=rng)
@@ -127,11 +186,11 @@ def image_lesson(
         kinds = mirrored.long() + 2 * shifted.long()
         moves = torch.where(shifted, moves, SHIFT)
         flipped = mirrored | (shifted & (turned < 0.5) & mirror)
-        again, at = (kinds > 0).nonzero()[:, 0], rows.to(stored.device)
+        again, at = (kinds > 0).nonzero()[:, 0], rows.to(known.device)
         images = train.images[rows[again].to(train.images.device)]
         turn = flipped[again].to(images.device)[:, None, None, None]
         images = _shift(torch.where(turn, images.flip(-1), images), moves[:, again])
-        found = stored[at]
+        found = known[at]
         parts = [found[:0], *(_numbers(part, levels) for part in encode_images(encoder, images, device))]
         found[again.to(found.device)] = torch.cat(parts)
         return found, kinds.to(device)
@@ -143,6 +202,11 @@ def image_lesson(
 def _numbers(latents: Tensor, levels: int) -> Tensor:
     """Latents in [-1, 1] to the whole numbers they are stored as: uint8 of the same shape."""
     return ((latents + 1) / 2 * (levels - 1)).round().clamp(0, levels - 1).to(torch.uint8)
+
+
+def _latents(codes: Tensor, levels: int) -> Tensor:
+    """Invert :func:`_numbers`."""
+    return codes.float() / (levels - 1) * 2 - 1
 
 
 def _shift(images: Tensor, moves: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from dim_data.distillation import (
     PriorTrainingConfig,
     ReconstructionConfig,
     SelectionConfig,
+    encoding,
     learn_prior,
     learning,
     reconstruction,
@@ -178,6 +179,48 @@ def test_what_cannot_be_learned_is_refused(tiny_noise: Generator) -> None:
         learn_prior(make_codes(), holdout=1.0, device="cpu")
     with pytest.raises(ValueError, match="a ConvNet"):
         learn_prior(make_codes(), teacher=torch.nn.Linear(2, 2), config=replace(SMALL, epochs=1), device="cpu")
+
+
+@pytest.mark.parametrize("stage", ["encoder", "prior"])
+def test_with_images_codes_of_shifted_ones_are_learned_and_a_stopped_call_goes_on(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "Encoder", functools.partial(Encoder, width=8))
+    monkeypatch.setattr(learning, "ENCODER_PASSES", 40)
+    generator, file = make_codes(), tmp_path / "prior.pt"
+    data = make_data(3, 32, 3, per_class=40)
+    data = data.subset(data.labels.argsort(stable=True))
+    assert torch.equal(data.labels, generator.bank.labels)
+    brightness = (data.labels * 100).to(torch.uint8)[:, None, None, None]
+    data = replace(data, images=brightness.expand_as(data.images).contiguous())
+    config, steps = replace(SMALL, epochs=3), []
+    options = {"config": config, "images": data, "device": "cpu"}
+    whole = learn_prior(generator, **options, on_step=steps.append)
+    assert list(dict.fromkeys(s.stage for s in steps)) == ["encoder", "prior"]
+    errors = [s.losses["codes"] for s in steps if s.stage == "encoder"]
+    assert errors[-1] < 0.5 * errors[0]
+    seen: list[Any] = []
+    with pytest.raises(StoppedError, match=f"stopped in stage '{stage}', step 2 of"):
+        learn_prior(
+            generator,
+            **options,
+            checkpoint=file,
+            on_step=seen.append,
+            should_stop=lambda: (seen[-1].stage, seen[-1].step) == (stage, 2),
+        )
+    with pytest.raises(ValueError, match=r"is of other work: it differs in config.epochs \(3 there, 4 here\)"):
+        learn_prior(generator, **{**options, "config": replace(config, epochs=4)}, checkpoint=file)
+    resumed = learn_prior(generator, **options, checkpoint=file)
+    assert plain(resumed) == plain(whole)
+    assert not file.exists()
+    assert plain(learn_prior(generator, config=config, device="cpu")) != plain(whole)
+
+
+def test_images_that_are_not_those_of_the_codes_are_refused() -> None:
+    generator, data = make_codes(), make_data(3, 32, 3, per_class=40)
+    assert data.labels.tolist() != generator.bank.labels.tolist()
+    with pytest.raises(ValueError, match="images must be those whose codes are stored, 120 class by class, got 120 of"):
+        learn_prior(generator, images=data, device="cpu")
 
 
 def test_images_are_shifted_by_whole_pixels_and_their_borders_mirrored() -> None:
