@@ -21,13 +21,14 @@ from torch import nn
 
 from accuracy.members import trained
 from dim_data import Generator
-from dim_data.distillation import PriorTrainingConfig, StageStep, learn_prior
+from dim_data.distillation import PriorTrainingConfig, StageStep, TuningConfig, learn_prior
 from dim_data.format import TRAINING_CONFIG, write_atomically
 from dim_data.generator import read_training
 from dim_data.images import LabelledImages, load_real
 from dim_data.networks import CLASSIFIERS
 
 RESULT, CHECKPOINT = "generator", "prior.pt"
+TUNING = ("draws", "accept", "epochs", "lr")
 CHOICES = ("epochs", "batch_size", "lr", "width", "layers", "hidden", "clusters", "features", "blur", "dropout")
 
 
@@ -50,6 +51,8 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     for name in CHOICES:
         kind = float if name in ("epochs", "lr", "blur", "dropout") else int
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help="see PriorTrainingConfig")
+    for name in TUNING:
+        parser.add_argument(f"--tuning-{name}", type=float, help="see TuningConfig; the classifier judges")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", choices=("int4", "int8"), default="int4")
     parser.add_argument("--data-root", default=os.environ.get("DIM_DATA_ROOT"), help="default: DIM_DATA_ROOT")
@@ -84,17 +87,20 @@ def main(words: Sequence[str]) -> Path:
         raise ValueError(f"{args.source} does not store the code of every training image")
     args.out.mkdir(parents=True, exist_ok=True)
     config = PriorTrainingConfig(**{name: getattr(args, name) for name in CHOICES if getattr(args, name) is not None})
+    tuning = TuningConfig(**{name: value for name in TUNING if (value := vars(args)[f"tuning_{name}"]) is not None})
     bits: list[float] = []
 
     def on_step(step: StageStep) -> None:
         report(step)
-        bits.extend(value for name, value in step.losses.items() if name == "held_out_bits")
+        if step.stage == "prior":
+            bits.extend(value for name, value in step.losses.items() if name == "held_out_bits")
 
     result = learn_prior(
         generator,
         seen_by(args, full),
         config=config,
         images=full.subset(full.labels.argsort(stable=True)),
+        tuning=tuning,
         seed=args.seed,
         device=args.device,
         checkpoint=args.out / CHECKPOINT,
@@ -105,6 +111,7 @@ def main(words: Sequence[str]) -> Path:
     training |= {
         "derived": f"reproduce.py prior {args.source} --classifier {args.classifier}",
         "prior": asdict(config),
+        **({"tuning": asdict(tuning)} if tuning.draws else {}),
         "held_out_bits": round(min(bits), 2) if bits else None,
     }
     text = json.dumps(training, indent=2) + "\n"

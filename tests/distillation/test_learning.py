@@ -21,9 +21,11 @@ from dim_data.distillation import (
     PriorTrainingConfig,
     ReconstructionConfig,
     SelectionConfig,
+    TuningConfig,
     encoding,
     learn_prior,
     learning,
+    lessons,
     reconstruction,
 )
 from dim_data.distillation.reconstruction import Encoder
@@ -41,6 +43,7 @@ CONFIG = DistillConfig(
     matching=MatchingConfig(steps=12, batch_size=4),
     selection=SelectionConfig(checkpoints=2, images=12),
     prior=SMALL,
+    tuning=TuningConfig(draws=1.0, accept=0.1, epochs=2.0),
     ema=0.9,
     holdout=0.2,
 )
@@ -77,7 +80,8 @@ def test_a_run_ends_with_a_prior_and_no_code_of_an_image(
     read = Generator.from_pretrained(folder, device=device)
     labels = LABELS % classes
     assert torch.equal(read.synthesize(labels, SERIALS), result.synthesize(labels, SERIALS))
-    assert list(dict.fromkeys(s.stage for s in steps)) == ["pool", "reconstruction", "matching", "prior"]
+    stages = ["pool", "reconstruction", "matching", "prior", "drawing", "tuning"]
+    assert list(dict.fromkeys(s.stage for s in steps)) == stages
     prior = [s for s in steps if s.stage == "prior"]
     assert [s.step for s in prior] == list(range(1, len(prior) + 1))
     logged = [r for r in lines(tmp_path / "run") if r["stage"] == "prior"]
@@ -94,7 +98,7 @@ def test_a_run_ends_with_a_prior_and_no_code_of_an_image(
 def test_a_run_stopped_in_any_stage_resumes_and_ends_the_same(tmp_path: Path) -> None:
     data = make_data(1, 28, 3, per_class=12)
     distill(data, config=CONFIG, out=tmp_path / "whole", device="cpu")
-    stops = iter([("matching", 5), ("prior", 7), ("prior", 23)])
+    stops = iter([("matching", 5), ("prior", 7), ("prior", 23), ("drawing", 1), ("tuning", 3)])
     seen: list[tuple[str, int]] = []
     for stop in stops:
         with pytest.raises(StoppedError):
@@ -115,7 +119,7 @@ def test_a_run_stopped_in_any_stage_resumes_and_ends_the_same(tmp_path: Path) ->
 
 
 def test_without_a_prior_a_gaussian_takes_its_place(tmp_path: Path) -> None:
-    config = replace(CONFIG, prior=replace(SMALL, epochs=0), rank=4)
+    config = replace(CONFIG, prior=replace(SMALL, epochs=0), tuning=TuningConfig(), rank=4)
     result = distill(make_data(1, 28, 3, per_class=12), config=config, out=tmp_path / "run", device="cpu")
     assert result.config.prior is None
     assert result.config.rank == 4
@@ -226,8 +230,8 @@ def test_images_that_are_not_those_of_the_codes_are_refused() -> None:
 def test_images_are_shifted_by_whole_pixels_and_their_borders_mirrored() -> None:
     images = torch.arange(2 * 36, dtype=torch.uint8).view(2, 1, 6, 6)
     same = torch.full((2, 2), 2)
-    assert torch.equal(learning._shift(images, same), images)
-    moved = learning._shift(images, torch.tensor([[4, 2], [2, 0]]))
+    assert torch.equal(lessons._shift(images, same), images)
+    moved = lessons._shift(images, torch.tensor([[4, 2], [2, 0]]))
     assert torch.equal(moved[0, :, :4], images[0, :, 2:])
     assert torch.equal(moved[0, :, 4], images[0, :, 4])  # the last row is not repeated
     assert torch.equal(moved[1, :, :, 2:], images[1, :, :, :4])
