@@ -463,13 +463,13 @@ def test_ranks_never_see_a_picture_again_though_nobody_pins(tiny_noise: Generato
 def painted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pictures each call painted in this process."""
     calls: list[int] = []
-    render = Generator._render
+    paint = Generator.paint
 
     def count(self: Generator, latents: Tensor, labels: Tensor) -> Tensor:
         calls.append(len(labels))
-        return render(self, latents, labels)
+        return paint(self, latents, labels)
 
-    monkeypatch.setattr(Generator, "_render", count)
+    monkeypatch.setattr(Generator, "paint", count)
     return calls
 
 
