@@ -15,7 +15,7 @@ from dim_data.loading.forms import form_of
 from dim_data.loading.items import Items
 from dim_data.loading.opening import check_soft_labels, open_source, points_to_torchvision
 from dim_data.loading.parts import part_generator
-from dim_data.loading.passes import check_int, check_state
+from dim_data.loading.passes import check_int, check_state, settings_to_save
 from dim_data.loading.serials import check_refresh
 from dim_data.networks import resolve_device
 
@@ -187,7 +187,7 @@ class DistilledDataset(Items):
         ``Subset`` or another wrapper pin the epoch instead. Called in the main process, this includes what
         workers have drawn ahead.
         """
-        return {"settings": self._settings, **self._passes.state_dict()}
+        return {"settings": settings_to_save(self._settings), **self._passes.state_dict()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go to where :meth:`state_dict` was taken.

@@ -18,7 +18,7 @@ from dim_data.loading.cache import PictureCache
 from dim_data.loading.choosing import CacheChoice, painter_for
 from dim_data.loading.opening import check_soft_labels, open_source
 from dim_data.loading.orders import EpochSampler
-from dim_data.loading.passes import MAX_EPOCH, check_int, check_state
+from dim_data.loading.passes import MAX_EPOCH, check_int, check_state, settings_to_save
 from dim_data.loading.pictures import LoaderPictures
 from dim_data.loading.progress import Progress
 from dim_data.loading.serials import check_refresh
@@ -233,7 +233,8 @@ class DistilledLoader(DataLoader[tuple[Any, Tensor]]):
         """Where the latest pass stands: JSON-ready, the same on every rank."""
         cursor, world_size = self._progress.cursor, self.sampler.share.world_size
         step = self.batch_size * world_size
-        state: dict[str, Any] = {"settings": self._settings, "epoch": cursor.epoch, "batch": -(-cursor.place // step)}
+        settings = settings_to_save(self._settings)
+        state: dict[str, Any] = {"settings": settings, "epoch": cursor.epoch, "batch": -(-cursor.place // step)}
         if world_size > 1:
             state["world_size"] = world_size
         if cursor.place < len(self.dataset) and cursor.place % step:  # taken up from another number of ranks

@@ -16,11 +16,11 @@ from torch.utils.data import get_worker_info
 
 from dim_data.loading.memory import common, hand_on, is_spawning
 
-__all__ = ["MAX_EPOCH", "Passes", "check_int", "check_state"]
+__all__ = ["MAX_EPOCH", "Passes", "check_int", "check_state", "settings_to_save"]
 
 MAX_EPOCH = 2**31 - 2
 ADDED = {"refresh": 1.0}
-"""Settings that older states do not hold, as they were then."""
+"""Settings that a state holds only where they are others: older states have none."""
 
 
 def check_int(name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
@@ -32,6 +32,11 @@ def check_int(name: str, value: Any, low: int | None = None, high: int | None = 
     if high is not None and value > high:
         raise ValueError(f"{name} must be at most {high}, got {value}")
     return int(value)
+
+
+def settings_to_save(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``settings`` as a state holds them, for :func:`check_state`."""
+    return {name: value for name, value in settings.items() if name not in ADDED or value != ADDED[name]}
 
 
 def check_state(state: Mapping[str, Any], settings: Mapping[str, Any], keys: set[str]) -> None:
