@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["HELD_AS", "KNOWN_SPECS", "SIZE_RANGE", "ImageSpec"]
+__all__ = ["CUT_FROM_PHOTOS", "HELD_AS", "KNOWN_SPECS", "SIZE_RANGE", "ImageSpec"]
 
 SIZE_RANGE = (28, 128)
 MAX_CLASSES = 10_000
@@ -132,3 +132,7 @@ KNOWN_SPECS: dict[str, ImageSpec] = {
 
 HELD_AS = {"mnist": "tensors", "fashion_mnist": "tensors", "svhn": "planes"}
 """How torchvision's sets hold pictures and labels, where not in an array (N, H, W, C) and a list as CIFAR10 does."""
+
+CUT_FROM_PHOTOS = {"svhn": 6}
+"""Sets in which several images are cut from one photo, and follow one another: how many at most. They are alike, so a
+part that is held out takes photos whole."""
