@@ -2,6 +2,7 @@
 
 * ``stages``: :func:`distill`, the stages in order. Begin here.
 * ``choices``: each stage's configuration. ``presets``: all of them, and named sets. ``checks``: what they refuse.
+* ``fitting``: what of a preset goes with the size and the number of the images.
 * First ``reconstruction`` or ``adversarial``, then ``matching`` under the classifiers of ``pool``, then ``refining``.
 * ``learning``: a prior, from which codes are drawn for ever. ``likelihood``: its loop. ``clusters``: parts of a class.
 * ``loops``: the training loops' steps. ``candidates``: what would be shipped, and how good it is.
@@ -22,6 +23,7 @@ from dim_data.distillation.choices import (
     RefiningConfig,
     SelectionConfig,
 )
+from dim_data.distillation.fitting import fit_to_images
 from dim_data.distillation.folders import RESULT
 from dim_data.distillation.learning import learn_prior
 from dim_data.distillation.loops import StageStep
@@ -47,6 +49,7 @@ __all__ = [
     "StageStep",
     "StoppedError",
     "distill",
+    "fit_to_images",
     "learn_prior",
     "refine_codes",
     "relabel_codes",

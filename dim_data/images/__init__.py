@@ -30,6 +30,7 @@ from dim_data.images.specs import CUT_FROM_PHOTOS, HELD_AS, KNOWN_SPECS, MAX_CLA
 
 __all__ = [
     "AUGMENTATIONS",
+    "CUT_FROM_PHOTOS",
     "HELD_AS",
     "KNOWN_SPECS",
     "MAX_CLASSES",

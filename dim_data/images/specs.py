@@ -76,6 +76,11 @@ class ImageSpec:
         """The number of classes."""
         return len(self.classes)
 
+    @property
+    def doublings(self) -> int:
+        """How often 32 pixels double until they reach the size: 0 up to 32 pixels, 1 up to 64, 2 up to 128."""
+        return max(0, (self.size - 1).bit_length() - 5)
+
     def normalize(self, images: Tensor) -> Tensor:
         """Map (B, C, H, W) images in [0, 1] to zero mean and unit variance per channel."""
         mean, std = (images.new_tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))

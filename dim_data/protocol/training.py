@@ -113,8 +113,9 @@ def train_on(
 
 @torch_defaults()
 @torch.no_grad()
-def measure_accuracy(model: nn.Module, test: LabelledImages, batch_size: int = 200) -> float:
+def measure_accuracy(model: nn.Module, test: LabelledImages) -> float:
     """Share of ``test`` that ``model`` labels rightly, in eval mode; in [0, 1]."""
+    batch_size = 200 >> test.spec.doublings  # as large images take more memory
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()

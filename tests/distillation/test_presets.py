@@ -129,7 +129,7 @@ RATES = ["reconstruction.lr", "adversarial.lr", "matching.lr"]
         ("pool.classifiers", (), "and pool.ages must name at least one member"),
         ("pool.ages", (3, -1), "must be a tuple of ints of at least 0, got (3, -1)"),
         ("pool.ages", 3, "must be a tuple of ints of at least 0, got 3"),
-        ("pool.classifiers", ("convnet3", "vgg"), "has an unknown name 'vgg': choose from ['convnet3', 'resnet10'"),
+        ("pool.classifiers", ("convnet3", "vgg"), "has an unknown name 'vgg': choose from ['convnet3', 'convnet4'"),
         ("augmentation", ("rotate",), "has an unknown name 'rotate': choose from ['color', 'crop', 'cutout', 'flip']"),
         ("pool.augmentation", ("rotate",), "has an unknown name 'rotate': choose from"),
         ("labels.soft", 1, "must be True or False, got 1"),
