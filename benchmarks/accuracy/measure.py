@@ -28,10 +28,11 @@ import torch
 from accuracy.baselines import stored_images, with_soft_labels
 from accuracy.cells import RESULTS, result_path, runs_in, weights_of
 from accuracy.machines import sat_on
+from accuracy.sets import DATASETS, convnet_of, real_images, tested_on
 from dim_data import Generator, __version__, evaluate
 from dim_data.format import write_atomically
 from dim_data.generator import read_training
-from dim_data.images import LabelledImages, load_real
+from dim_data.images import LabelledImages
 from dim_data.networks import resolve_device
 from dim_data.protocol import RECIPES
 
@@ -43,10 +44,10 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "reproduce.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("dataset", help="cifar10, fashion_mnist, mnist or svhn; or the commands missing and refine")
+    parser.add_argument("dataset", help=f"{', '.join(DATASETS)}; or the commands missing and refine")
     parser.add_argument("--row", choices=ROWS, default="generator")
     parser.add_argument("--source", help="generator: bundled name or folder (default: the dataset's name)")
-    parser.add_argument("--classifier", default="convnet3")
+    parser.add_argument("--classifier", help="default: the ConvNet that the field uses at this size")
     parser.add_argument("--recipe", choices=list(RECIPES), default="tuned")
     parser.add_argument("--ipc", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=1000)
@@ -55,7 +56,9 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--data-root", default=os.environ.get("DIM_DATA_ROOT"), help="default: DIM_DATA_ROOT")
     parser.add_argument("--device")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    return parser.parse_args(words)
+    args = parser.parse_args(words)
+    args.classifier = args.classifier or convnet_of(args.dataset)
+    return args
 
 
 def training_images(
@@ -70,7 +73,7 @@ def training_images(
         weights, training = weights_of(generator), read_training(generator.folder or Path())
         facts = {"source": name, "latents": generator.config.source, "bytes": weights.stat().st_size}
         return generator, facts | ({"training_minutes": training["minutes"]} if "minutes" in training else {})
-    real = load_real(args.dataset, root=args.data_root)
+    real = real_images(args.dataset, "train", args.data_root)
     if args.row == "stored":
         budget = weights_of(Generator.from_pretrained(source)).stat().st_size
         stored, size = stored_images(real, budget, args.quality)
@@ -86,9 +89,11 @@ def main(words: Sequence[str]) -> Path:
     """Measure one cell and return the path of its result file."""
     args = read_arguments(words)
     device = resolve_device(args.device)
-    test = load_real(args.dataset, split="test", root=args.data_root)
+    test = real_images(args.dataset, "test", args.data_root)
     train, facts = training_images(args, device)
     cell = {name: getattr(args, name) for name in ("dataset", "row", "classifier", "recipe", "ipc", "epochs")} | facts
+    if said := tested_on(args.dataset, len(test)):
+        cell["tested_on"] = said
     path = result_path(args.out, args.dataset, args.row, cell["source"], args.classifier, args.recipe, args.ipc)
     args.out.mkdir(parents=True, exist_ok=True)
     for seed in args.seeds:

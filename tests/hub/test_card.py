@@ -48,6 +48,23 @@ def test_the_metadata_is_what_the_hub_reads() -> None:
     assert first["args"] == wanted
 
 
+def test_a_set_with_terms_of_its_own_states_them() -> None:
+    svhn = replace(CIFAR, spec=KNOWN_SPECS["svhn"])
+    for license in (None, "other"):
+        card = render(svhn, license=license)
+        data = ModelCard(card).data.to_dict()
+        assert (data["license"], data["license_name"]) == ("other", "svhn-non-commercial")
+        assert data["license_link"] == "http://ufldl.stanford.edu/housenumbers/"
+        assert (
+            "The generator: for non-commercial use only. It is derived from SVHN, which is for non-commercial" in card
+        )
+    data = ModelCard(render(svhn, license="cc-by-nc-4.0")).data.to_dict()
+    assert data["license"] == "cc-by-nc-4.0"
+    assert "license_name" not in data
+    other = replace(svhn, spec=replace(svhn.spec, classes=tuple("abcdefghij")))
+    assert "license" not in ModelCard(render(other)).data.to_dict()
+
+
 def test_one_seed_has_no_spread_to_state() -> None:
     one = Accuracy("convnet3", "tuned", 10, 1000, (4,), 0.6671, 0.0)
     card = render(license="mit", accuracies=(one,))
