@@ -84,8 +84,8 @@ def render(results: list[dict[str, Any]]) -> str:
         parts.append("\n".join(lines))
     torches = sorted({run["versions"]["torch"] for cell in results for run in cell["runs"].values()})
     notes = (
-        "Accuracy in percent after the last step on the full real test set, where nothing else is said; mean ± standard "
-        "deviation over 3 seeds "
+        "Accuracy in percent after the last step, on the full real test set where nothing else is said: mean and "
+        "standard deviation over 3 seeds "
         f"(n says where fewer). Measured on: {processors(results)}; torch {', '.join(torches)}. Each file in "
         "`accuracy/results/` holds its command."
     )
