@@ -28,7 +28,7 @@ import torch
 from accuracy.baselines import stored_images, with_soft_labels
 from accuracy.cells import RESULTS, result_path, runs_in, weights_of
 from accuracy.machines import sat_on
-from accuracy.sets import DATASETS, convnet_of, real_images, tested_on
+from accuracy.sets import DATASETS, convnet_of, real_images, unofficial
 from dim_data import Generator, __version__, evaluate
 from dim_data.format import write_atomically
 from dim_data.generator import read_training
@@ -92,9 +92,11 @@ def main(words: Sequence[str]) -> Path:
     test = real_images(args.dataset, "test", args.data_root)
     train, facts = training_images(args, device)
     cell = {name: getattr(args, name) for name in ("dataset", "row", "classifier", "recipe", "ipc", "epochs")} | facts
-    if said := tested_on(args.dataset, len(test)):
-        cell["tested_on"] = said
+    said = unofficial(args.dataset, len(test))
+    cell |= {"tested_on": said} if said else {}
     path = result_path(args.out, args.dataset, args.row, cell["source"], args.classifier, args.recipe, args.ipc)
+    if path.exists() and json.loads(path.read_text()).get("tested_on", "") != said:
+        raise ValueError(f"{path} is of other test images than these {len(test)}: choose another --out")
     args.out.mkdir(parents=True, exist_ok=True)
     for seed in args.seeds:
         if str(seed) in runs_in(path):

@@ -44,7 +44,7 @@ def real_images(dataset: str, split: str, root: str | Path | None) -> LabelledIm
     return replace(data, spec=replace(data.spec, mirror=True))
 
 
-def tested_on(dataset: str, count: int) -> str:
+def unofficial(dataset: str, count: int) -> str:
     """What ``count`` test images of a set are, where that is not the official test set; else empty."""
     if dataset == "svhn" and count != SVHN_TEST:
         return f"{count:,} digits of held-out training photos, not the official test set"
