@@ -61,6 +61,21 @@ def test_every_size_has_a_decoder_whose_codes_grow_with_the_pixels(size: int) ->
     assert size**2 / numbers == {0: 64 / 24, 1: 64 / 24, 2: 64 / 16}[spec.doublings]
 
 
+def test_the_readme_states_it() -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in text[text.index("Presets go with the images") :].splitlines()]
+    columns: list[list[str]] = []
+    for size in (32, 64, 128):
+        large, small = (fit_to_images(PRESETS["default"], make_spec(3, size), count) for count in (50_000, 6_000))
+        spec = make_spec(3, size)
+        bank = module.Generator(GeneratorConfig(spec, "compact", "codes", large.options, codes=3)).bank
+        (pool,) = large.pool.classifiers
+        facts = (pool.replace("convnet", "ConvNet-"), bank.codes.shape[1], large.matching.batch_size)
+        columns.append([f"{fact:,}" if isinstance(fact, int) else fact for fact in facts])
+        columns[-1] += [f"{config.matching.steps:,}" for config in (large, small)]
+    assert [row[1:] for row in rows[4:9]] == [list(row) for row in zip(*columns, strict=True)]
+
+
 def test_what_somebody_chose_stays() -> None:
     config = replace(PRESETS["default"], matching=MatchingConfig(batch_size=64), options={"code_channels": 6})
     fitted = fit_to_images(config, make_spec(3, 64), 100, keep={"matching.batch_size", "options.code_channels"})
