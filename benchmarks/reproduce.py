@@ -3,6 +3,7 @@
     python benchmarks/reproduce.py cifar10 --ipc 10                 # a cell; --help says what else there is
     python benchmarks/reproduce.py missing --max-minutes 60         # the cells that have no result file yet
     python benchmarks/reproduce.py refine runs/cifar10 --out runs/refined    # how the bundled cifar10 was made
+    python benchmarks/reproduce.py prior cifar10 --out runs/noise            # how the bundled cifar10_noise was made
 
 Each takes ``--help``. Results go to ``accuracy/results/``; ``report.py`` renders them.
 """
@@ -13,9 +14,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from accuracy import measure, missing, refine
+from accuracy import measure, missing, prior, refine
 
-COMMANDS = {"missing": missing.main, "refine": refine.main}
+COMMANDS = {"missing": missing.main, "refine": refine.main, "prior": prior.main}
 
 
 def main(argv: Sequence[str] | None = None) -> Any:

@@ -4,7 +4,9 @@
 * ``choices``: each stage's configuration. ``presets``: all of them, and named sets. ``checks``: what they refuse.
 * ``fitting``: what of a preset goes with the size and the number of the images.
 * First ``reconstruction`` or ``adversarial``, then ``matching`` under the classifiers of ``pool``, then ``refining``.
-* ``learning``: a prior, from which codes are drawn for ever. ``likelihood``: its loop. ``clusters``: parts of a class.
+* ``lessons``: what a prior learns, from which codes are drawn for ever. ``likelihood``: its loop. ``clusters``: parts
+  of a class. ``tuning``: what it learns from its own codes. ``learning``: all that for a decoder made before.
+  ``encoding``: an encoder for such a one.
 * ``loops``: the training loops' steps. ``candidates``: what would be shipped, and how good it is.
 * ``folders``: a run's folder. ``runs``: what in it survives being killed. ``pictures``: what in it is for people.
 
@@ -22,6 +24,7 @@ from dim_data.distillation.choices import (
     ReconstructionConfig,
     RefiningConfig,
     SelectionConfig,
+    TuningConfig,
 )
 from dim_data.distillation.fitting import fit_to_images
 from dim_data.distillation.folders import RESULT
@@ -48,6 +51,7 @@ __all__ = [
     "SelectionConfig",
     "StageStep",
     "StoppedError",
+    "TuningConfig",
     "distill",
     "fit_to_images",
     "learn_prior",

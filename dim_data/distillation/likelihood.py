@@ -58,19 +58,34 @@ class CodeSet:
         labels: int64 (N,).
         clusters: int64 (N,), each ``label * clusters + cluster``.
         features: float32 (N, D), of unit variance; D may be 0.
+        drawn: How many of the last rows a prior drew: those are neither encoded afresh nor are their features blurred,
+            which they were when they were drawn.
     """
 
     codes: Tensor
     labels: Tensor
     clusters: Tensor
     features: Tensor
+    drawn: int = 0
 
     def __len__(self) -> int:
         return len(self.codes)
 
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Codes, labels, clusters and features."""
+        return self.codes, self.labels, self.clusters, self.features
+
     def to(self, device: torch.device) -> CodeSet:
         """The same on ``device``."""
-        return CodeSet(*(x.to(device) for x in (self.codes, self.labels, self.clusters, self.features)))
+        codes, labels, clusters, features = (x.to(device) for x in self.tensors)
+        return CodeSet(codes, labels, clusters, features, self.drawn)
+
+    def with_drawn(self, other: CodeSet) -> CodeSet:
+        """These, and behind them those that a prior drew."""
+        pairs = zip(self.tensors, other.to(self.codes.device).tensors, strict=True)
+        codes, labels, clusters, features = (torch.cat(pair) for pair in pairs)
+        return CodeSet(codes, labels, clusters, features, self.drawn + len(other))
 
 
 def prior_for(codes: int, classes: int, config: PriorTrainingConfig, parted: bool = True) -> tuple[PriorConfig, float]:
@@ -167,6 +182,7 @@ def fit_prior(
     dropout: float,
     *,
     encode: Encode | None = None,
+    stage: str = "prior",
     device: torch.device,
 ) -> Iterator[StageStep]:
     """Train ``state.parts["prior"]``, yielding after each step; ``state.parts["best"]`` is what to keep.
@@ -180,6 +196,7 @@ def fit_prior(
         config: Of the stage.
         dropout: Share of the channels of each branch that are left out.
         encode: Codes of the images of rows, mirrored or shifted by chance; ``None`` takes those of ``train``.
+        stage: What it is called.
         device: Where to compute.
     """
     prior, optimiser, average, best = (state.parts[name] for name in ("prior", "optimiser", "average", "best"))
@@ -197,11 +214,15 @@ def fit_prior(
             group["lr"] = config.lr * _rate(state.step, steps)
         rows = torch.randint(len(train), (size,), generator=state.rng)
         at = rows.to(device)
-        codes, kinds = (train.codes[at], torch.zeros_like(at)) if encode is None else encode(rows, state.rng)
+        codes, kinds = train.codes[at], torch.zeros_like(at)
+        real = rows < len(train) - train.drawn
+        if encode is not None:
+            codes[real.to(device)], kinds[real.to(device)] = encode(rows[real], state.rng)
         tokens = prior.tokenise(codes).long()
         labels = _untold(train.labels[at], prior.classes, UNTOLD_CLASS, state.rng)
         clusters = _untold(train.clusters[at], prior.cluster.num_embeddings - 1, UNTOLD_CLUSTER, state.rng)
-        features = _blurred(train.features[at], config.blur, state.rng)
+        blurred = _blurred(train.features[at], config.blur, state.rng)
+        features = torch.where(real.to(device)[:, None], blurred, train.features[at])
         features = features * (torch.rand(size, 1, generator=state.rng) >= UNTOLD_CLASS).float().to(device)
         told = _corrupted(tokens, prior.levels, config.corruption, state.rng)
         masks = _masks((prior.config.layers, 2, size, 1, prior.config.width), dropout, state.rng).to(device)
@@ -217,7 +238,7 @@ def fit_prior(
         if state.step % every == 0 or state.step == steps:
             losses["held_out_bits"] = held_out_bits(average.module, held_out, config.blur, device)
             best.update(average.module, losses["held_out_bits"])
-        yield StageStep("prior", state.step, steps, losses)
+        yield StageStep(stage, state.step, steps, losses)
 
 
 def _rate(step: int, steps: int) -> float:

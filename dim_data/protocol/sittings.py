@@ -1,4 +1,4 @@
-"""An evaluation in several sittings: a file that keeps what is done of it."""
+"""Work in several sittings: a file that keeps what is done of it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ __all__ = ["Sittings"]
 
 
 class Sittings:
-    """What is done of an evaluation: the accuracies so far, and the training under way.
+    """What is done of an evaluation, or of another training: the accuracies so far, and the training under way.
 
     Args:
-        path: The file. If it exists, the evaluation goes on from there. ``None`` keeps nothing.
-        arguments: What the evaluation is: a file of another one is refused.
+        path: The file. If it exists, the work goes on from there. ``None`` keeps nothing.
+        arguments: What the work is: a file of other work is refused.
         seconds: Between two writings of the file.
 
     Raises:
         OSError: The file could not be written.
-        ValueError: It cannot be read, or is of another evaluation.
+        ValueError: It cannot be read, or is of other work.
     """
 
     def __init__(self, path: str | Path | None, arguments: Mapping[str, Any], seconds: float) -> None:
@@ -100,8 +100,7 @@ class Sittings:
             raise self._unreadable(error) from error
         if differing:
             raise ValueError(
-                f"{path} is of another evaluation: it differs in {differing}. "
-                f"Finish that one, remove the file, or name another"
+                f"{path} is of other work: it differs in {differing}. Finish that one, remove the file, or name another"
             )
 
     def _unreadable(self, error: Exception) -> ValueError:
