@@ -114,20 +114,27 @@ def test_a_configuration_is_taken_as_it_is(asked: list[Any], tmp_path: Path) -> 
     assert asked == [PRESETS["default"]]
 
 
-def test_the_command_fits_what_it_is_not_told(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("small_classifiers")
+@pytest.mark.parametrize("preset", ["default", "noise"])
+def test_the_command_fits_what_it_is_not_told(preset: str, tmp_path: Path) -> None:
     tiny = ["width=8", "top_width=4", "blocks=1"]
     words = [f"options.{one}" for one in tiny] + ["matching.steps=2", "reconstruction.steps=2", "pool.ages=1"]
-    words += ["selection.images=6", "pool.classifiers=resnet10_half"]
+    words += ["selection.images=6", "pool.classifiers=resnet10"]
+    if preset == "noise":
+        words += ["prior.width=16", "prior.layers=1", "prior.hidden=4", "prior.clusters=1", "prior.epochs=1"]
     settings = [part for word in words for part in ("--set", word)]
     folder = tmp_path / "photos"
     data = make_data(channels=3, size=64, per_class=4)
     for index, (image, label) in enumerate(zip(data.images, data.labels.tolist(), strict=True)):
         (folder / f"class{label}").mkdir(parents=True, exist_ok=True)
         to_pil_image(image).save(folder / f"class{label}" / f"{index}.png")
-    assert main(["distill", str(folder), "--out", str(tmp_path / "run"), "--device", "cpu", *settings]) == 0
+    assert (
+        main(["distill", str(folder), "--out", str(tmp_path / "run"), "--device", "cpu", "--preset", preset, *settings])
+        == 0
+    )
     config = json.loads((tmp_path / "run" / "run.json").read_text())["config"]
     assert (config["matching"]["steps"], config["matching"]["batch_size"]) == (2, 32)
-    assert (config["pool"]["classifiers"], config["pool"]["ages"]) == (["resnet10_half"], [1])
+    assert (config["pool"]["classifiers"], config["pool"]["ages"]) == (["resnet10"], [1])
     fitted = fit_to_images(PRESETS["default"], data.spec, 12).options
     assert config["options"] == {**fitted, "width": 8, "top_width": 4, "blocks": 1}
     assert config["selection"] == {"checkpoints": 1, "images": 6}
