@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dim_data.distillation import PRESETS, MatchingConfig, fit_to_images
 from dim_data.distillation import stages as module
 from dim_data.format.config import GeneratorConfig
 from dim_data.images import LabelledImages
+from dim_data.networks import CLASSIFIERS, ConvNet
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -116,7 +118,8 @@ def test_a_configuration_is_taken_as_it_is(asked: list[Any], tmp_path: Path) -> 
 
 @pytest.mark.usefixtures("small_classifiers")
 @pytest.mark.parametrize("preset", ["default", "noise"])
-def test_the_command_fits_what_it_is_not_told(preset: str, tmp_path: Path) -> None:
+def test_the_command_fits_what_it_is_not_told(preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CLASSIFIERS, "convnet4", partial(ConvNet, width=8, depth=4))  # which scores the result
     tiny = ["width=8", "top_width=4", "blocks=1"]
     words = [f"options.{one}" for one in tiny] + ["matching.steps=2", "reconstruction.steps=2", "pool.ages=1"]
     words += ["selection.images=6", "pool.classifiers=resnet10"]
