@@ -26,7 +26,8 @@ def measured(name: str, results: list[dict[str, Any]]) -> tuple[Accuracy, ...]:
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
             seeds = tuple(sorted(map(int, cell["runs"])))
             mean, std = round(statistics.fmean(values), 4), round(spread, 4)
-            found.append(Accuracy(cell["classifier"], cell["recipe"], cell["ipc"], cell["epochs"], seeds, mean, std))
+            named = (cell["classifier"], cell["recipe"], cell["ipc"], cell["epochs"])
+            found.append(Accuracy(*named, seeds, mean, std, cell.get("tested_on", "")))
     return tuple(sorted(found, key=lambda one: (one.classifier, one.recipe, one.ipc)))
 
 

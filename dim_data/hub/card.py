@@ -224,7 +224,9 @@ def _accuracy(repo_id: str, accuracies: Sequence[Accuracy]) -> str:
         for one in accuracies
     ]
     head = ("classifier", "recipe", "ipc", "epochs", "seeds", "accuracy")
-    return _table([head, ["---"] * len(head), *rows]) + "\n" + PROTOCOL.format(repo_id=repo_id).rstrip()
+    others = sorted({one.tested_on for one in accuracies if one.tested_on})
+    text = PROTOCOL.format(repo_id=repo_id).rstrip() + "".join(f" **Tested on {_plain(what)}.**" for what in others)
+    return _table([head, ["---"] * len(head), *rows]) + "\n" + text
 
 
 def _plain(text: str) -> str:

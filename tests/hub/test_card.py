@@ -48,6 +48,26 @@ def test_the_metadata_is_what_the_hub_reads() -> None:
     assert first["args"] == wanted
 
 
+def test_a_card_says_what_was_tested_on() -> None:
+    held_out = replace(ACCURACIES[0], tested_on="9,223 digits of held-out training photos")
+    card = render(accuracies=(held_out, ACCURACIES[1]))
+    assert "**Tested on 9,223 digits of held-out training photos.**" in card
+    assert "Tested on" not in render(accuracies=ACCURACIES)
+    assert read_accuracies(card) == (held_out, ACCURACIES[1])
+    (results,) = (index["results"] for index in ModelCard(card).data.to_dict()["model-index"])
+    assert sorted(result["dataset"]["split"] for result in results) == [
+        "9,223 digits of held-out training photos",
+        "test",
+    ]
+    assert str(held_out).endswith("(3 seeds, 1000 epochs; tested on 9,223 digits of held-out training photos)")
+    assert read_accuracies(
+        card.replace("9,223 digits", "9,223\\x1b digits").replace("tested_on: 9", "tested_on: [9]")
+    ) != (
+        held_out,
+        ACCURACIES[1],
+    )
+
+
 def test_a_set_with_terms_of_its_own_states_them() -> None:
     svhn = replace(CIFAR, spec=KNOWN_SPECS["svhn"])
     for license in (None, "other"):
