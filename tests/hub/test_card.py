@@ -60,12 +60,7 @@ def test_a_card_says_what_was_tested_on() -> None:
         "test",
     ]
     assert str(held_out).endswith("(3 seeds, 1000 epochs; tested on 9,223 digits of held-out training photos)")
-    assert read_accuracies(
-        card.replace("9,223 digits", "9,223\\x1b digits").replace("tested_on: 9", "tested_on: [9]")
-    ) != (
-        held_out,
-        ACCURACIES[1],
-    )
+    assert read_accuracies(re.sub(r"tested_on: .*", "tested_on: 3", card)) == ACCURACIES[1:]
 
 
 def test_a_set_with_terms_of_its_own_states_them() -> None:
