@@ -15,7 +15,7 @@ from accuracy import cards, plots
 from accuracy.aims import render_aims, render_answers
 from accuracy.cells import accuracy, load_results
 from accuracy.cost import render_cost
-from accuracy.tables import render, render_tried
+from accuracy.tables import headlines, render, render_tried
 from timing.tables import load_speeds, render_details, render_headlines, render_summary
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +34,7 @@ def pages(root: Path, results: list[dict[str, Any]]) -> dict[Path, dict[str, str
         root / "README.md": {"aims": render_aims(results), "speed": render_headlines(speeds)},
         benchmarks / "README.md": {
             "aims": render_answers(results),
+            "paper-sets": headlines(results),
             "results": render(results),
             "cost": render_cost(results, root / "dim_data" / "bundled"),
             "speed": render_summary(speeds, beside),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections import defaultdict
@@ -21,6 +22,8 @@ import speed
 from accuracy import measure, missing, refine
 from dim_data import DistillConfig, DistilledDataset, Generator, bundled_names, distillation, protocol
 from dim_data.cli.arguments import build_parser, parse_settings
+from dim_data.cli.commands import main
+from dim_data.networks import CLASSIFIERS, ConvNet
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")
@@ -70,6 +73,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_classifiers: Non
     }
     tiny = DistillConfig.from_dict(short)
     monkeypatch.setitem(distillation.PRESETS, "default", tiny)
+    monkeypatch.setitem(CLASSIFIERS, "convnet4", partial(ConvNet, width=8, depth=4))
     monkeypatch.setattr(protocol, "evaluate", partial(protocol.evaluate, epochs=1))
     monkeypatch.setitem(hub_server.TOKENS, "hf_me", "me")
     monkeypatch.chdir(tmp_path)
@@ -96,6 +100,27 @@ def test_a_block_of_the_readme_runs(heading: str, code: str, desk: Path, capsys:
         assert (desk / "runs" / "mine" / "generator" / "model.safetensors").is_file()
     if heading == "How good is it?":
         assert "convnet3, recipe muon, ipc 10: " in capsys.readouterr().out
+
+
+def test_photos_become_a_generator_by_the_commands_as_printed(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("test", 3)):
+        for label in range(2):
+            folder = desk / "photos" / split / f"class{label}"
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = rng.integers(100 * label, 100 * label + 100, (70, 90, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / f"{index}.jpg")
+    commands = [shlex.split(line)[1:] for line in lines("README.md") if "photos" in line]
+    assert [words[0] for words in commands] == ["distill", "preview", "evaluate", "shrink", "push"]
+    for words in commands:
+        more = ["--epochs", "1", "--seeds", "0"] if words[0] == "evaluate" else []
+        assert main([*words, *more]) == 0
+    spec = Generator.from_pretrained("me/photos").spec
+    assert (spec.size, spec.mirror, spec.classes) == (64, True, ("class0", "class1"))
+    config = json.loads((desk / "runs" / "photos" / "run.json").read_text())["config"]
+    assert (config["pool"]["classifiers"], config["options"]["code_channels"]) == (["convnet4"], 24)
+    assert "convnet4, recipe tuned, ipc 10: " in capsys.readouterr().out
 
 
 def test_the_readme_has_the_blocks_that_a_newcomer_needs() -> None:

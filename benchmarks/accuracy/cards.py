@@ -14,7 +14,7 @@ from dim_data import Generator
 from dim_data.format import CARD, CONFIG, SAMPLES, WEIGHTS, read_config
 from dim_data.generator import read_training, sample_grid
 from dim_data.hub import Accuracy, stated_accuracies
-from dim_data.hub.card import render_card
+from dim_data.hub.card import TERMS, render_card
 
 
 def measured(name: str, results: list[dict[str, Any]]) -> tuple[Accuracy, ...]:
@@ -26,7 +26,8 @@ def measured(name: str, results: list[dict[str, Any]]) -> tuple[Accuracy, ...]:
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
             seeds = tuple(sorted(map(int, cell["runs"])))
             mean, std = round(statistics.fmean(values), 4), round(spread, 4)
-            found.append(Accuracy(cell["classifier"], cell["recipe"], cell["ipc"], cell["epochs"], seeds, mean, std))
+            named = (cell["classifier"], cell["recipe"], cell["ipc"], cell["epochs"])
+            found.append(Accuracy(*named, seeds, mean, std, cell.get("tested_on", "")))
     return tuple(sorted(found, key=lambda one: (one.classifier, one.recipe, one.ipc)))
 
 
@@ -55,7 +56,7 @@ def write_card(folder: Path, accuracies: tuple[Accuracy, ...]) -> None:
         read_config(folder / CONFIG),
         size=len(weights),
         accuracies=accuracies,
-        license="mit",
+        license=None if read_config(folder / CONFIG).spec.name in TERMS else "mit",
         training=read_training(folder),
     )
     (folder / CARD).write_text(text, encoding="utf-8")

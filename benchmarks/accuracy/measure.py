@@ -29,10 +29,11 @@ import torch
 from accuracy.baselines import stored_images, with_soft_labels
 from accuracy.cells import RESULTS, result_path, runs_in, weights_of
 from accuracy.machines import sat_on
+from accuracy.sets import DATASETS, convnet_of, real_images, unofficial
 from dim_data import Generator, __version__, evaluate
 from dim_data.format import write_atomically
 from dim_data.generator import read_training
-from dim_data.images import LabelledImages, load_real
+from dim_data.images import LabelledImages
 from dim_data.networks import resolve_device
 from dim_data.protocol import RECIPES
 
@@ -44,10 +45,10 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "reproduce.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("dataset", help="cifar10, fashion_mnist, mnist or svhn; or the commands missing and refine")
+    parser.add_argument("dataset", help=f"{', '.join(DATASETS)}; or the commands missing and refine")
     parser.add_argument("--row", choices=ROWS, default="generator")
     parser.add_argument("--source", help="generator: bundled name or folder (default: the dataset's name)")
-    parser.add_argument("--classifier", default="convnet3")
+    parser.add_argument("--classifier", help="default: the ConvNet that the field uses at this size")
     parser.add_argument("--recipe", choices=list(RECIPES), default="tuned")
     parser.add_argument("--ipc", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=1000)
@@ -57,7 +58,9 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--data-root", default=os.environ.get("DIM_DATA_ROOT"), help="default: DIM_DATA_ROOT")
     parser.add_argument("--device")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    return parser.parse_args(words)
+    args = parser.parse_args(words)
+    args.classifier = args.classifier or convnet_of(args.dataset)
+    return args
 
 
 def training_images(
@@ -73,7 +76,7 @@ def training_images(
         facts = {"source": name, "latents": generator.config.source, "bytes": weights.stat().st_size}
         facts |= {"refresh": args.refresh} if args.row == "refreshed" else {}
         return generator, facts | ({"training_minutes": training["minutes"]} if "minutes" in training else {})
-    real = load_real(args.dataset, root=args.data_root)
+    real = real_images(args.dataset, "train", args.data_root)
     if args.row == "stored":
         budget = weights_of(Generator.from_pretrained(source)).stat().st_size
         stored, size = stored_images(real, budget, args.quality)
@@ -89,11 +92,15 @@ def main(words: Sequence[str]) -> Path:
     """Measure one cell and return the path of its result file."""
     args = read_arguments(words)
     device = resolve_device(args.device)
-    test = load_real(args.dataset, split="test", root=args.data_root)
+    test = real_images(args.dataset, "test", args.data_root)
     train, facts = training_images(args, device)
     cell = {name: getattr(args, name) for name in ("dataset", "row", "classifier", "recipe", "ipc", "epochs")} | facts
     name = cell["source"] + (f"_{cell['refresh']:g}" if "refresh" in cell else "")
+    said = unofficial(args.dataset, len(test))
+    cell |= {"tested_on": said} if said else {}
     path = result_path(args.out, args.dataset, args.row, name, args.classifier, args.recipe, args.ipc)
+    if path.exists() and json.loads(path.read_text()).get("tested_on", "") != said:
+        raise ValueError(f"{path} is of other test images than these {len(test)}: choose another --out")
     args.out.mkdir(parents=True, exist_ok=True)
     for seed in args.seeds:
         if str(seed) in runs_in(path):

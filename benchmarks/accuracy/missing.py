@@ -19,10 +19,18 @@ from pathlib import Path
 
 from accuracy import measure
 from accuracy.cells import RESULTS, result_path, runs_in
+from accuracy.sets import DATASETS, convnet_of
 from dim_data import Generator, bundled_names
 from dim_data.protocol import RECIPES
 
-CLASSIFIERS = {"convnet3": 1.0, "resnet10_half": 1.3, "resnet18_half": 2.8, "resnet18_ap_half": 4.2, "resnet18": 11.0}
+CLASSIFIERS = {
+    "convnet3": 1.0,
+    "convnet4": 4.5,
+    "resnet10_half": 1.3,
+    "resnet18_half": 2.8,
+    "resnet18_ap_half": 4.2,
+    "resnet18": 11.0,
+}
 """What an image costs in training, in ConvNet-3's."""
 ROWS = ("generator", "real", "stored")
 Cell = tuple[str, str, str, str, str, int, int]
@@ -41,6 +49,8 @@ def list_cells(args: argparse.Namespace) -> list[Cell]:
         ):
             if RECIPES[recipe].soft_labels and (row == "stored" or not config.soft_labels):
                 continue
+            if classifier.startswith("convnet") and classifier != convnet_of(config.spec.name):
+                continue  # one depth of ConvNet at each size
             if row == "real" and source != config.spec.name:
                 continue  # real images stand beside the set's own generator once
             cells.append((config.spec.name, row, source, classifier, recipe, ipc, seed))
@@ -59,8 +69,7 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "reproduce.py missing", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    known = ("cifar10", "fashion_mnist", "mnist", "svhn")
-    parser.add_argument("--datasets", nargs="+", choices=known, default=list(known))
+    parser.add_argument("--datasets", nargs="+", choices=list(DATASETS), default=list(DATASETS))
     parser.add_argument("--classifiers", nargs="+", choices=list(CLASSIFIERS), default=list(CLASSIFIERS))
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))

@@ -17,7 +17,7 @@ from dim_data.images import KNOWN_SPECS
 from dim_data.networks import CLASSIFIERS
 from dim_data.protocol import RECIPES, Evaluation
 
-__all__ = ["DEMO_EPOCHS", "build_parser", "parse_settings", "read_evaluations"]
+__all__ = ["DEMO_EPOCHS", "build_parser", "parse_settings", "read_evaluations", "settings_named"]
 
 DEMO_EPOCHS = 400
 DTYPES = ("int4", "int8", "float16", "bfloat16", "float32")
@@ -88,7 +88,7 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="change a field of DistillConfig, such as matching.steps",
+        help="change a field of DistillConfig, such as matching.steps; run.json has what the others are here",
     )
     sub.add_argument("--size", type=_positive, metavar="PIXELS", help="resize and crop every image: photos need it")
     sub.add_argument("--mirror", action="store_true", help="a mirrored image is of the same class: augment by flips")
@@ -114,7 +114,11 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
     source(sub)
     sub.add_argument("--test", metavar="FILE", help="real test images: an .npz or an image folder")
     sub.add_argument("--size", type=_positive, metavar="PIXELS", help="resize and crop every test image")
-    sub.add_argument("--classifier", choices=sorted(CLASSIFIERS), help="(default: convnet3)")
+    sub.add_argument(
+        "--classifier",
+        choices=sorted(CLASSIFIERS),
+        help="(default: convnet3; above 32 pixels convnet4, above 64 convnet5)",
+    )
     sub.add_argument("--recipe", choices=sorted(RECIPES), help="(default: tuned)")
     sub.add_argument("--ipc", type=_positive, help="images per class in an epoch (default: 10)")
     sub.add_argument("--epochs", type=_positive, help="(default: 1000)")
@@ -135,7 +139,7 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
     sub.add_argument("--out", type=Path, default=Path("preview.png"), metavar="PNG", help="(default: %(default)s)")
     sub.add_argument("--columns", type=_positive, default=10, help="samples of each class (default: %(default)s)")
     sub.add_argument("--max-classes", type=_positive, default=10, help="rows at most (default: %(default)s)")
-    sub.add_argument("--scale", type=_positive, default=2, help="enlargement (default: %(default)s)")
+    sub.add_argument("--scale", type=_positive, help="enlargement (default: 2 up to 32 pixels, else 1)")
     sub.add_argument("--seed", type=int, default=0, help="chooses the samples (default: %(default)s)")
 
     sub = command(
@@ -265,6 +269,11 @@ def parse_settings(pairs: Sequence[str], config: DistillConfig) -> DistillConfig
         several = isinstance(holder.get(field), list)
         holder[field] = [_value(part) for part in text.split(",") if part] if several else _value(text)
     return DistillConfig.from_dict(values)
+
+
+def settings_named(pairs: Sequence[str]) -> set[str]:
+    """The names in what :func:`parse_settings` takes."""
+    return {pair.partition("=")[0] for pair in pairs}
 
 
 def _value(text: str) -> Any:

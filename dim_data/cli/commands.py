@@ -15,12 +15,12 @@ from pathlib import Path
 
 import torch
 
-from dim_data.cli.arguments import build_parser, parse_settings, read_evaluations
+from dim_data.cli.arguments import build_parser, parse_settings, read_evaluations, settings_named
 from dim_data.cli.caching import run_cache
 from dim_data.cli.endings import ended
 from dim_data.cli.progress import ReadBar, SeedBar, StageBars, interruptible
 from dim_data.cli.streams import complain, say, usable_streams, written
-from dim_data.distillation import PRESETS, RESULT, distill
+from dim_data.distillation import PRESETS, RESULT, distill, fit_to_images
 from dim_data.format import MAX_BYTES, TRAINING_CONFIG, check_writable, write_atomically
 from dim_data.generator import Generator, describe, read_training, sample_png, save_grid
 from dim_data.hub import Accuracy, agree, publish, pull, stated_accuracies
@@ -58,6 +58,7 @@ def _distill(args: argparse.Namespace) -> int:
         data = load_real(args.data, **options, on_read=bar.advance)
     if args.mirror:
         data = replace(data, spec=replace(data.spec, mirror=True))
+    config = fit_to_images(config, data.spec, len(data), keep=settings_named(args.set))
     with interruptible() as interrupted, StageBars() as bars:
         generator = distill(
             data,
@@ -101,7 +102,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             result = evaluate(
                 generator,
                 test,
-                cell.classifier if cell else args.classifier or "convnet3",
+                cell.classifier if cell else args.classifier,
                 cell.recipe if cell else args.recipe or "tuned",
                 ipc=cell.ipc if cell else args.ipc or 10,
                 epochs=cell.epochs if cell else args.epochs or 1000,

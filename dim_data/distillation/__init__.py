@@ -2,6 +2,7 @@
 
 * ``stages``: :func:`distill`, the stages in order. Begin here.
 * ``choices``: each stage's configuration. ``presets``: all of them, and named sets. ``checks``: what they refuse.
+* ``fitting``: what of a preset goes with the size and the number of the images.
 * First ``reconstruction`` or ``adversarial``, then ``matching`` under the classifiers of ``pool``, then ``refining``.
 * ``lessons``: what a prior learns, from which codes are drawn for ever. ``likelihood``: its loop. ``clusters``: parts
   of a class. ``tuning``: what it learns from its own codes. ``learning``: all that for a decoder made before.
@@ -25,6 +26,7 @@ from dim_data.distillation.choices import (
     SelectionConfig,
     TuningConfig,
 )
+from dim_data.distillation.fitting import fit_to_images
 from dim_data.distillation.folders import RESULT
 from dim_data.distillation.learning import learn_prior
 from dim_data.distillation.loops import StageStep
@@ -51,6 +53,7 @@ __all__ = [
     "StoppedError",
     "TuningConfig",
     "distill",
+    "fit_to_images",
     "learn_prior",
     "refine_codes",
     "relabel_codes",

@@ -125,7 +125,7 @@ def reconstruct(
 def encode_images(encoder: nn.Module, images: Tensor | ImageRows, device: torch.device) -> Iterator[Tensor]:
     """Latents of images uint8 (N, C, H, W), on any device, by and by: float32 (B, *latent_shape), on ``device``."""
     encoder.eval()
-    for part in images.split(256):
+    for part in images.split(max(4, 256 * 32**2 // max(32, images.shape[-1]) ** 2)):
         with autocast(device):
             batch = (part.to(device).float() / 255).contiguous(memory_format=torch.channels_last)
             latents = encoder(batch).float()

@@ -13,6 +13,7 @@ import torch
 
 from dim_data.distillation.adversarial import adversarial_parts, train_adversarial
 from dim_data.distillation.candidates import draw_pictures, kept_images, make_candidate, score_candidate, ship_best
+from dim_data.distillation.fitting import fit_to_images
 from dim_data.distillation.folders import BEFORE, RESULT, RUN, claimed, open_run, write_run
 from dim_data.distillation.loops import StageStep
 from dim_data.distillation.matching import match_images, match_labels
@@ -56,7 +57,8 @@ def distill(
     Args:
         data: Real images in any form that :func:`~dim_data.images.load_real` takes.
         spec: What the images are; taken from the data when left out.
-        config: A :class:`DistillConfig`, a name in :data:`PRESETS`, or ``None`` for ``"default"``.
+        config: A name in :data:`PRESETS`, or ``None`` for ``"default"``: fitted to the images, see
+            :func:`fit_to_images`; or a :class:`DistillConfig`, which is taken as it is.
         out: The output folder.
         root: Where a known dataset's files are, if ``data`` is its name.
         size: Resize and crop every image to so many pixels; left out, they must be squares of one size.
@@ -79,15 +81,16 @@ def distill(
         OSError: ``out`` cannot be written to, or no longer: the last checkpoint is intact.
         ValueError: The data or the configuration cannot be used.
     """
-    if isinstance(config, str):
-        if config not in PRESETS:
-            raise ValueError(f"unknown preset {config!r}: choose from {sorted(PRESETS)}")
-        config = PRESETS[config]
-    config = config or PRESETS["default"]
+    preset = "default" if config is None else config
+    if isinstance(preset, str) and preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}: choose from {sorted(PRESETS)}")
+    config = PRESETS[preset] if isinstance(preset, str) else preset
     out, place = Path(out), resolve_device(device)
     if not (out / RUN).exists():
         check_writable(out, folder=True)  # before the data is read
     full = load_real(data, spec, root=root, size=size, columns=columns, sizes=reached_sizes(config.architecture))
+    if isinstance(preset, str):
+        config = fit_to_images(config, full.spec, len(full))
     _check_classes(full, config)
     # The paired stages always train a decoder of codes; noise takes their place at the end.
     source, codes = ("codes", full.spec.num_classes) if config.first == "reconstruction" else ("noise", 0)

@@ -17,7 +17,7 @@ __all__ = ["sample_grid", "sample_png", "save_grid"]
 
 @torch_defaults(painting=True)
 def sample_grid(
-    generator: Painter, *, columns: int = 10, max_classes: int = 10, scale: int = 1, seed: int = 0
+    generator: Painter, *, columns: int = 10, max_classes: int = 10, scale: int | None = 1, seed: int = 0
 ) -> Image.Image:
     """One row of ``columns`` samples for each of the first ``max_classes`` classes, two white pixels apart.
 
@@ -25,9 +25,10 @@ def sample_grid(
         generator: What to show.
         columns: Samples per class.
         max_classes: Rows at most.
-        scale: Pixels a side for each pixel.
+        scale: Pixels a side for each pixel; ``None``: 2 up to 32 pixels, 1 above.
         seed: Chooses the samples.
     """
+    scale = (1 if generator.spec.doublings else 2) if scale is None else scale
     rows, gap, size = min(max_classes, generator.spec.num_classes), 2, generator.spec.size
     labels = torch.arange(rows).repeat_interleave(columns)
     images = generator.synthesize(labels, torch.arange(columns).repeat(rows), seed).cpu()
@@ -42,14 +43,14 @@ def sample_grid(
 
 
 def sample_png(generator: Painter) -> bytes:
-    """:func:`sample_grid` at twice its size, as PNG: what a model card shows."""
+    """:func:`sample_grid`, at twice its size where that is small, as PNG: what a model card shows."""
     file = io.BytesIO()
-    sample_grid(generator, scale=2).save(file, "png")
+    sample_grid(generator, scale=None).save(file, "png")
     return file.getvalue()
 
 
 def save_grid(
-    generator: Painter, path: Path, *, columns: int = 10, max_classes: int = 10, scale: int = 2, seed: int = 0
+    generator: Painter, path: Path, *, columns: int = 10, max_classes: int = 10, scale: int | None = None, seed: int = 0
 ) -> None:
     """Write :func:`sample_grid` to ``path`` as PNG."""
     picture = sample_grid(generator, columns=columns, max_classes=max_classes, scale=scale, seed=seed)

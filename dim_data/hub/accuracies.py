@@ -46,7 +46,10 @@ class Measurement(Protocol):
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A :class:`Measurement` as a card states it, in hundredths of a per cent."""
+    """A :class:`Measurement` as a card states it, in hundredths of a per cent.
+
+    ``tested_on`` says which images were tested on, where they are not the set's own test images.
+    """
 
     classifier: str
     recipe: str
@@ -55,6 +58,7 @@ class Accuracy:
     seeds: tuple[int, ...]
     mean: float
     std: float
+    tested_on: str = ""
 
     @classmethod
     def of(cls, measured: Measurement) -> Accuracy:
@@ -73,7 +77,7 @@ class Accuracy:
         runs = f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}"
         return (
             f"{self.classifier}, recipe {self.recipe}, ipc {self.ipc}: {in_percent(self)} "
-            f"({runs}, {self.epochs} epochs)"
+            f"({runs}, {self.epochs} epochs{f'; tested on {self.tested_on}' if self.tested_on else ''})"
         )
 
 
@@ -102,12 +106,14 @@ def state_accuracy(one: Accuracy, dataset_type: str, dataset_name: str) -> dict[
     arguments = {**asdict(one), "seeds": list(one.seeds)}
     if len(one.seeds) == 1:  # a spread of 0 would be read as a measured one
         del arguments["std"]
+    if not one.tested_on:
+        del arguments["tested_on"]
     return {
         "task_type": "image-classification",
         "task_name": "Image classification, trained on this generator alone",
         "dataset_type": dataset_type,
         "dataset_name": dataset_name,
-        "dataset_split": "test",
+        "dataset_split": one.tested_on or "test",
         "metric_type": "accuracy",
         "metric_name": f"Accuracy of {one.classifier}, recipe {one.recipe}, ipc {one.ipc}",
         "metric_value": arguments.pop("mean"),
@@ -128,9 +134,11 @@ def read_accuracies(card: str) -> tuple[Accuracy, ...]:
             continue
         values: dict[str, Any] = {k: arguments.get(k) for k in ("classifier", "recipe", "ipc", "epochs")}
         seeds: Any = arguments.get("seeds")
+        values["tested_on"] = arguments.get("tested_on", "")
         values["std"] = arguments.get("std", 0.0 if isinstance(seeds, list) and len(seeds) == 1 else None)
         if (
             all(_is_name(values[name]) for name in ("classifier", "recipe"))
+            and (values["tested_on"] == "" or _is_name(values["tested_on"]))
             and all(_is_int(values[name]) and 0 < values[name] <= 1_000_000 for name in ("ipc", "epochs"))
             and all(_is_share(value) for value in (mean, values["std"]))
             and isinstance(seeds, list)

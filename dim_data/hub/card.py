@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from dim_data.format import SAMPLES, TRAINING_CONFIG, GeneratorConfig
 from dim_data.hub.accuracies import Accuracy, in_percent, state_accuracy
@@ -24,6 +24,20 @@ ORIGINS = {
     "svhn": ("SVHN", "ufldl-stanford/svhn"),
 }
 """What the known image sets are called, and where the Hub has them."""
+
+
+class Terms(NamedTuple):
+    """What may be done with a set that no licence of the Hub's list fits."""
+
+    name: str
+    link: str
+    text: str
+
+
+TERMS = {
+    "svhn": Terms("svhn-non-commercial", "http://ufldl.stanford.edu/housenumbers/", "for non-commercial use only"),
+}
+"""Of the known image sets that have such."""
 LATENTS = {
     "noise": "random numbers, new for each picture",
     "gaussian": "random numbers, new for each picture",
@@ -111,20 +125,26 @@ def render_card(
         config: What it is.
         size: Bytes of its weights' file.
         accuracies: What was measured.
-        license: A licence of the Hub's list, such as ``"mit"``.
+        license: A licence of the Hub's list, such as ``"mit"``. Left out, it is ``"other"`` where the images have
+            :data:`TERMS` of their own, which the card states in any case.
         training: What its training configuration says, if known.
     """
     spec, training = config.spec, training or {}
     known = KNOWN_SPECS.get(spec.name)
     title, origin = ORIGINS.get(spec.name, (spec.name, None))
+    terms = TERMS.get(spec.name)
     if known is None or known.classes != spec.classes:
-        title, origin = spec.name, None
+        title, origin, terms = spec.name, None, None
+    named: dict[str, Any] = {}
+    if terms and license in (None, "other"):
+        license, named = "other", {"license_name": terms.name, "license_link": terms.link}
     settings = training.get("config")
     gan = isinstance(settings, Mapping) and settings.get("first") == "adversarial"
     fields: dict[str, Any] = {
         "library_name": "dim-data",
         "pipeline_tag": "unconditional-image-generation",
         "license": license,
+        **named,
         "datasets": [origin] if origin else None,
         "tags": ["dataset-distillation", *(["gan"] if gan else []), f"arxiv:{PAPER}"],
         "metrics": ["accuracy"],
@@ -145,12 +165,20 @@ def render_card(
         likeness="The stored codes decode to likenesses of the images it was made from, which may be recognised."
         if config.codes
         else "It may reproduce images it was made from.",
-        licence=f"The generator: {license or 'not stated'}. It is derived from {_plain(title)}, whose licence applies "
-        + (f"too: see [its page](https://huggingface.co/datasets/{origin})." if origin else "too."),
+        licence=_licence(license, title, origin, terms),
         paper=PAPER,
     )
     body = f"---\n{write_metadata(fields, name, results).strip()}\n---\n{text}\n"
     return body + SEAL.format(hashlib.sha256(body.encode()).hexdigest())
+
+
+def _licence(license: str | None, title: str, origin: str | None, terms: Terms | None) -> str:
+    own = terms.text if terms and license == "other" else license or "not stated"
+    page = f": see [its page](https://huggingface.co/datasets/{origin})" if origin else ""
+    theirs = (
+        f"which is {terms.text}, by [its terms]({terms.link}){page}" if terms else f"whose licence applies too{page}"
+    )
+    return f"The generator: {own}. It is derived from {_plain(title)}, {theirs}."
 
 
 def _facts(config: GeneratorConfig, size: int, training: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -196,7 +224,9 @@ def _accuracy(repo_id: str, accuracies: Sequence[Accuracy]) -> str:
         for one in accuracies
     ]
     head = ("classifier", "recipe", "ipc", "epochs", "seeds", "accuracy")
-    return _table([head, ["---"] * len(head), *rows]) + "\n" + PROTOCOL.format(repo_id=repo_id).rstrip()
+    others = sorted({one.tested_on for one in accuracies if one.tested_on})
+    text = PROTOCOL.format(repo_id=repo_id).rstrip() + "".join(f" **Tested on {_plain(what)}.**" for what in others)
+    return _table([head, ["---"] * len(head), *rows]) + "\n" + text
 
 
 def _plain(text: str) -> str:

@@ -26,10 +26,11 @@ from dim_data.images.labelled import LabelledImages, digest
 from dim_data.images.real import load_real
 from dim_data.images.rows import ImageRows
 from dim_data.images.sample import bundled_test_sample
-from dim_data.images.specs import HELD_AS, KNOWN_SPECS, MAX_CLASSES, SIZE_RANGE, ImageSpec
+from dim_data.images.specs import CUT_FROM_PHOTOS, HELD_AS, KNOWN_SPECS, MAX_CLASSES, SIZE_RANGE, ImageSpec
 
 __all__ = [
     "AUGMENTATIONS",
+    "CUT_FROM_PHOTOS",
     "HELD_AS",
     "KNOWN_SPECS",
     "MAX_CLASSES",

@@ -15,9 +15,12 @@ from dim_data.images.defaults import torch_defaults
 from dim_data.images.framing import Frame
 from dim_data.images.levels import count_levels, level_statistics
 from dim_data.images.rows import ImageRows
-from dim_data.images.specs import ImageSpec
+from dim_data.images.specs import CUT_FROM_PHOTOS, ImageSpec
 
 __all__ = ["LabelledImages", "digest", "in_channels", "measure_spec"]
+
+RUN = 100
+"""Images that are held out together where several come from one photo."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,18 @@ class LabelledImages:
 
     @torch_defaults(painting=True)
     def split(self, fraction: float, seed: int = 0) -> tuple[LabelledImages, LabelledImages]:
-        """Split off a random ``fraction`` of every class (at least one image, never all): (rest, held out)."""
+        """Split off a random ``fraction`` of every class (at least one image, never all): (rest, held out).
+
+        Where images are cut from photos (:data:`~dim_data.images.CUT_FROM_PHOTOS`), runs of :data:`RUN` images are held
+        out, whatever their classes, and no photo is on both sides: a few images at the ends of a run are in neither
+        part. A set that is too small for that is split as any other.
+        """
         rng = torch.Generator().manual_seed(seed)
+        if self.spec.name in CUT_FROM_PHOTOS:
+            rest, chosen = _held_runs(len(self), fraction, CUT_FROM_PHOTOS[self.spec.name] - 1, rng)
+            labels = self.labels.cpu()
+            if all(len(labels[part].unique()) == len(labels.unique()) for part in (rest, chosen)):
+                return self.subset(rest), self.subset(chosen)
         held: list[Tensor] = []
         for members in self.members(torch.randperm(len(self), generator=rng)):
             if len(members) > 1:
@@ -92,6 +105,18 @@ class LabelledImages:
         """A short digest of images, labels and soft labels: whether a resumed run sees the data it began with."""
         parts = self.images.split(1024) if isinstance(self.images, ImageRows) else [self.images]
         return digest(chain(parts, [self.labels], [] if self.soft is None else [self.soft]))
+
+
+def _held_runs(count: int, fraction: float, margin: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Indices of ``count`` images: of those outside random runs, and of those within, ``margin`` from either end."""
+    runs = count // RUN
+    wanted = min(runs - 1, max(1, round(fraction * count / (RUN - 2 * margin)))) if runs > 1 else 0
+    starts = RUN * torch.randperm(runs, generator=rng)[:wanted].sort().values
+    within = (starts[:, None] + torch.arange(RUN)).flatten()
+    rest = torch.ones(count, dtype=torch.bool)
+    rest[within] = False
+    held = (starts[:, None] + torch.arange(margin, RUN - margin)).flatten()
+    return rest.nonzero()[:, 0], held
 
 
 def in_channels(images: Tensor | ImageRows, spec: ImageSpec) -> Tensor | ImageRows:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["HELD_AS", "KNOWN_SPECS", "SIZE_RANGE", "ImageSpec"]
+__all__ = ["CUT_FROM_PHOTOS", "HELD_AS", "KNOWN_SPECS", "SIZE_RANGE", "ImageSpec"]
 
 SIZE_RANGE = (28, 128)
 MAX_CLASSES = 10_000
@@ -76,6 +76,11 @@ class ImageSpec:
         """The number of classes."""
         return len(self.classes)
 
+    @property
+    def doublings(self) -> int:
+        """How often 32 pixels double until they reach the size: 0 up to 32 pixels, 1 up to 64, 2 up to 128."""
+        return max(0, (self.size - 1).bit_length() - 5)
+
     def normalize(self, images: Tensor) -> Tensor:
         """Map (B, C, H, W) images in [0, 1] to zero mean and unit variance per channel."""
         mean, std = (images.new_tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
@@ -132,3 +137,7 @@ KNOWN_SPECS: dict[str, ImageSpec] = {
 
 HELD_AS = {"mnist": "tensors", "fashion_mnist": "tensors", "svhn": "planes"}
 """How torchvision's sets hold pictures and labels, where not in an array (N, H, W, C) and a list as CIFAR10 does."""
+
+CUT_FROM_PHOTOS = {"svhn": 6}
+"""Sets in which several images are cut from one photo, and follow one another: how many at most. They are alike, so a
+part that is held out takes photos whole."""

@@ -12,7 +12,7 @@ Networks are chosen by name, never by code from a repository. Imports ``images``
 from __future__ import annotations
 
 from dim_data.networks.building import build_classifier, check_classifier, classifier_builder, logits_of
-from dim_data.networks.classifiers import CLASSIFIERS, ConvNet
+from dim_data.networks.classifiers import CLASSIFIERS, ConvNet, usual_convnet
 from dim_data.networks.compute import autocast, compiled, fast_dtype, resolve_device
 from dim_data.networks.decoders import ARCHITECTURES, DoublingConv, ResidualBlock, parse_options, reached_sizes
 from dim_data.networks.muon import Muon
@@ -45,5 +45,6 @@ __all__ = [
     "reached_sizes",
     "resolve_device",
     "sample_codes",
+    "usual_convnet",
     "version_of",
 ]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dim_data.images import ImageSpec
 
-__all__ = ["CLASSIFIERS", "ConvNet", "ResNet"]
+__all__ = ["CLASSIFIERS", "ConvNet", "ResNet", "usual_convnet"]
 
 
 class ConvNet(nn.Module):
@@ -119,7 +119,7 @@ class ResNet(nn.Module):
 
 
 CLASSIFIERS: dict[str, Callable[[ImageSpec], nn.Module]] = {
-    "convnet3": ConvNet,
+    **{f"convnet{depth}": partial(ConvNet, depth=depth) for depth in (3, 4, 5)},
     **{
         f"resnet{depth}{'_ap' if average else ''}{'_half' if width == 32 else ''}": partial(
             ResNet, blocks=blocks, width=width, average=average
@@ -129,4 +129,13 @@ CLASSIFIERS: dict[str, Callable[[ImageSpec], nn.Module]] = {
         for width in (64, 32)
     },
 }
-"""Builders by name. ``*_half`` are the DiM paper's half-width nets, ``*_ap`` pool instead of striding."""
+"""Builders by name. ``convnet3`` to ``convnet5`` differ in depth: :func:`usual_convnet`. ``*_half`` are the DiM paper's
+half-width nets, ``*_ap`` pool instead of striding."""
+
+
+def usual_convnet(spec: ImageSpec) -> str:
+    """The name of the ConvNet that the field uses at a size: one block more for each time that 32 pixels double.
+
+    ConvNet-3 up to 32 pixels, ConvNet-4 up to 64, ConvNet-5 up to 128, so that 4x4 are left before the linear head.
+    """
+    return f"convnet{3 + spec.doublings}"

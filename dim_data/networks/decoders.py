@@ -31,6 +31,9 @@ __all__ = [
 ]
 
 
+MAX_BASE = 32
+
+
 @dataclass(frozen=True)
 class DimOptions:
     """Options of the paper's generator: noise dimensions and channels."""
@@ -45,7 +48,8 @@ class CompactOptions:
 
     ``width`` channels at the base resolution, half of it at twice that, ``top_width`` at full resolution;
     ``blocks`` residual blocks at the base. A stored code is a map of ``code_channels`` channels at the base
-    resolution with ``code_levels`` levels each; a noise latent is a vector of ``latent_dim``.
+    resolution with ``code_levels`` levels each; a noise latent is a vector of ``latent_dim``. The base resolution is
+    ``base`` pixels, the size halved twice or more; 0 halves it until 8 pixels or fewer are left, or an odd number.
     """
 
     width: int = bounded(160, 8, 1024)
@@ -54,14 +58,29 @@ class CompactOptions:
     code_channels: int = bounded(6, 1, 64)
     code_levels: int = bounded(4, 2, 256)
     latent_dim: int = bounded(64, 2, 1024)
+    base: int = bounded(0, 0, MAX_BASE)
 
 
-def base_size(size: int) -> int:
-    """The resolution that decoding starts from: ``size`` halved at least twice, until at most 8 or odd."""
+def base_size(size: int, wanted: int = 0) -> int:
+    """The resolution that decoding starts from: ``size`` halved at least twice, until at most 8 or odd.
+
+    Args:
+        size: Of the images.
+        wanted: A resolution that is asked for; 0: none is.
+
+    Raises:
+        ValueError: Doubling does not lead from there to ``size``, in two steps or more.
+    """
+    if wanted:
+        if wanted not in [size >> halvings for halvings in range(2, size.bit_length()) if size % (1 << halvings) == 0]:
+            raise ValueError(
+                f"images of {size} pixels cannot be reached from a base of {wanted} by doubling twice or more"
+            )
+        return wanted
     base = size
     while base % 2 == 0 and (base > 8 or base * 2 >= size):
         base //= 2
-    if base * 4 > size or base > 32:
+    if base * 4 > size or base > MAX_BASE:
         raise ValueError(f"images of {size} pixels cannot be reached by doubling: choose a multiple of 4")
     return base
 
@@ -154,7 +173,7 @@ class CompactDecoder(nn.Module):
 
     def __init__(self, spec: ImageSpec, options: CompactOptions, source: str) -> None:
         super().__init__()
-        base, width, top = base_size(spec.size), options.width, options.top_width
+        base, width, top = base_size(spec.size, options.base), options.width, options.top_width
         channels = options.code_channels
         if source == "noise":
             channels = max(16, options.code_channels)

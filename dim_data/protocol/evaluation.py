@@ -19,7 +19,7 @@ from torch import nn
 from dim_data.generator import Generator
 from dim_data.hub import in_percent
 from dim_data.images import ImageSpec, LabelledImages, load_real, torch_defaults
-from dim_data.networks import GlobalRng, build_classifier, classifier_builder, resolve_device
+from dim_data.networks import GlobalRng, build_classifier, classifier_builder, resolve_device, usual_convnet
 from dim_data.protocol.recipes import Recipe, recipe_for
 from dim_data.protocol.showing import image_source
 from dim_data.protocol.sittings import Sittings
@@ -73,7 +73,7 @@ class Evaluation:
 def evaluate(
     train: Generator | str | Path | LabelledImages | Any,
     test: LabelledImages | Any,
-    classifier: str | Callable[[ImageSpec], nn.Module] = "convnet3",
+    classifier: str | Callable[[ImageSpec], nn.Module] | None = None,
     recipe: str | Recipe = "tuned",
     *,
     ipc: int = 10,
@@ -103,7 +103,9 @@ def evaluate(
         classifier: A name in :data:`~dim_data.networks.CLASSIFIERS`, or a callable from an
             :class:`~dim_data.images.ImageSpec` to a module, such as
             ``lambda spec: resnet18(num_classes=spec.num_classes)``. It gives logits (B, num_classes), or an object
-            with these as ``logits``, as transformers' models do; one batch is tried before any training.
+            with these as ``logits``, as transformers' models do; one batch is tried before any training. Default: the
+            ConvNet that the field uses at this size, :func:`~dim_data.networks.usual_convnet`: ``"convnet3"`` up to 32
+            pixels, ``"convnet4"`` up to 64, ``"convnet5"`` above.
         recipe: A name in :data:`RECIPES` or a :class:`Recipe`.
         ipc: Images per class in each epoch.
         epochs: Epochs; ``ipc * epochs * num_classes`` images are shown in all.
@@ -133,7 +135,8 @@ def evaluate(
     for name, value in (("ipc", ipc), ("epochs", epochs)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name} must be a positive int, got {value!r}")
-    classifier_builder(classifier)  # before anything is read
+    if classifier is not None:
+        classifier_builder(classifier)  # before anything is read
     if not seeds:
         raise ValueError("seeds is empty: give at least one, such as seeds=(0,)")
     place = resolve_device(device)
@@ -142,6 +145,7 @@ def evaluate(
     elif not isinstance(train, Generator):
         train = load_real(train, size=size, columns=columns)
     test = load_real(test, train.spec, split="test", size=size, columns=columns)
+    classifier = usual_convnet(train.spec) if classifier is None else classifier
     chosen = recipe_for(recipe, train.spec, ipc)
     shown = ipc * epochs * train.spec.num_classes
     fetch = image_source(train, shown * len(seeds), chosen.soft_labels, ipc, refresh)

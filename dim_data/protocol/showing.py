@@ -63,7 +63,7 @@ def image_source(
 
 
 FETCHED = 8192
-"""Images fetched at once: a generator runs on full chunks, and an epoch of any size fits."""
+"""Images of up to 32 pixels fetched at once: a generator runs on full chunks, and an epoch of any size fits."""
 
 
 def batch_sizes(size: int, batch_size: int) -> list[int]:
@@ -91,7 +91,8 @@ def batches(
     size = ipc * spec.num_classes
     rng = torch.Generator().manual_seed(seed)
     labels, slots = torch.arange(size) % spec.num_classes, torch.arange(size) // spec.num_classes
-    block, piece = max(1, FETCHED // 2 // size), max(1, FETCHED // batch_size)  # epochs and batches fetched at once
+    fetched = FETCHED >> spec.doublings
+    block, piece = max(1, fetched // 2 // size), max(1, fetched // batch_size)  # epochs and batches fetched at once
     for start in range(0, epochs, block):
         orders = [torch.randperm(size, generator=rng) for _ in range(start, min(start + block, epochs))]
         y = torch.cat([labels[order] for order in orders])

@@ -113,8 +113,15 @@ def train_on(
 
 @torch_defaults()
 @torch.no_grad()
-def measure_accuracy(model: nn.Module, test: LabelledImages, batch_size: int = 200) -> float:
-    """Share of ``test`` that ``model`` labels rightly, in eval mode; in [0, 1]."""
+def measure_accuracy(model: nn.Module, test: LabelledImages, batch_size: int | None = None) -> float:
+    """Share of ``test`` that ``model`` labels rightly, in eval mode; in [0, 1].
+
+    Args:
+        model: Takes normalised images (B, C, H, W), gives logits.
+        test: The images.
+        batch_size: Images at once; default: 200, and half as many each time that 32 pixels double.
+    """
+    batch_size = batch_size or 200 >> test.spec.doublings
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dim_data import Generator, bundled_names
 
-CODES = ("cifar10", "cifar10_small", "fashion_mnist", "mnist")
+CODES = ("cifar10", "cifar10_small", "fashion_mnist", "mnist", "svhn")
 NOISE = ("cifar10_noise_soft",)
 PRIORS = ("cifar10_noise",)
 REFERENCES = Path(__file__).with_name("bundled.json")

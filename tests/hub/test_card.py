@@ -48,6 +48,38 @@ def test_the_metadata_is_what_the_hub_reads() -> None:
     assert first["args"] == wanted
 
 
+def test_a_card_says_what_was_tested_on() -> None:
+    held_out = replace(ACCURACIES[0], tested_on="9,223 digits of held-out training photos")
+    card = render(accuracies=(held_out, ACCURACIES[1]))
+    assert "**Tested on 9,223 digits of held-out training photos.**" in card
+    assert "Tested on" not in render(accuracies=ACCURACIES)
+    assert read_accuracies(card) == (held_out, ACCURACIES[1])
+    (results,) = (index["results"] for index in ModelCard(card).data.to_dict()["model-index"])
+    assert sorted(result["dataset"]["split"] for result in results) == [
+        "9,223 digits of held-out training photos",
+        "test",
+    ]
+    assert str(held_out).endswith("(3 seeds, 1000 epochs; tested on 9,223 digits of held-out training photos)")
+    assert read_accuracies(re.sub(r"tested_on: .*", "tested_on: 3", card)) == ACCURACIES[1:]
+
+
+def test_a_set_with_terms_of_its_own_states_them() -> None:
+    svhn = replace(CIFAR, spec=KNOWN_SPECS["svhn"])
+    for license in (None, "other"):
+        card = render(svhn, license=license)
+        data = ModelCard(card).data.to_dict()
+        assert (data["license"], data["license_name"]) == ("other", "svhn-non-commercial")
+        assert data["license_link"] == "http://ufldl.stanford.edu/housenumbers/"
+        assert (
+            "The generator: for non-commercial use only. It is derived from SVHN, which is for non-commercial" in card
+        )
+    data = ModelCard(render(svhn, license="cc-by-nc-4.0")).data.to_dict()
+    assert data["license"] == "cc-by-nc-4.0"
+    assert "license_name" not in data
+    other = replace(svhn, spec=replace(svhn.spec, classes=tuple("abcdefghij")))
+    assert "license" not in ModelCard(render(other)).data.to_dict()
+
+
 def test_one_seed_has_no_spread_to_state() -> None:
     one = Accuracy("convnet3", "tuned", 10, 1000, (4,), 0.6671, 0.0)
     card = render(license="mit", accuracies=(one,))

@@ -533,6 +533,29 @@ def test_a_split_leaves_every_class_an_image() -> None:
     assert (len(rest), len(held)) == (3, 0)
 
 
+@pytest.mark.parametrize("fraction", [0.05, 0.5, 0.99])
+def test_photos_that_several_images_are_cut_from_stay_whole(fraction: float) -> None:
+    photos = torch.repeat_interleave(torch.arange(1200), 1 + torch.arange(1200) % 6)
+    spec = KNOWN_SPECS["svhn"]
+    data = LabelledImages(photos.view(-1, 1, 1, 1), torch.arange(len(photos)) % 10, spec)
+    rest, held = data.split(fraction, seed=1)
+    assert not set(rest.images.flatten().tolist()) & set(held.images.flatten().tolist())
+    assert len(data) * 0.85 < len(rest) + len(held) < len(data)
+    assert len(held) == pytest.approx(fraction * len(data), rel=0.15)
+    assert torch.equal(data.split(fraction, seed=1)[1].images, held.images)
+    assert not torch.equal(data.split(fraction, seed=2)[0].images, rest.images)
+    for part in (rest, held):
+        assert torch.equal(part.images, part.images.sort(0).values)
+        assert len(part.labels.unique()) == 10
+
+
+def test_few_images_cut_from_photos_are_split_as_others() -> None:
+    data = make_data(channels=3, size=32, per_class=20)
+    few = replace(data, spec=replace(data.spec, name="svhn"))
+    for part, wanted in zip(few.split(0.3), data.split(0.3), strict=True):
+        assert torch.equal(part.images, wanted.images)
+
+
 def test_a_fingerprint_tells_data_apart() -> None:
     changed = GREY.images.clone()
     changed[7, 0, 3, 3] ^= 1

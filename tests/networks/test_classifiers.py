@@ -8,7 +8,7 @@ from torch import nn
 
 from conftest import make_spec
 from dim_data.networks.building import build_classifier
-from dim_data.networks.classifiers import CLASSIFIERS, ConvNet, ResNet
+from dim_data.networks.classifiers import CLASSIFIERS, ConvNet, ResNet, usual_convnet
 
 
 def millions(name: str) -> float:
@@ -19,7 +19,7 @@ def millions(name: str) -> float:
 
 def test_names() -> None:
     depths = [f"resnet{depth}{ap}{half}" for depth in (10, 18) for ap in ("", "_ap") for half in ("", "_half")]
-    assert sorted(CLASSIFIERS) == sorted(["convnet3", *depths])
+    assert sorted(CLASSIFIERS) == sorted(["convnet3", "convnet4", "convnet5", *depths])
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_parameters_for_cifar10(name: str, size: float) -> None:
 
 
 @pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 32), (3, 64), (1, 32), (3, 28)])
-@pytest.mark.parametrize("name", ["convnet3", "resnet10_half", "resnet10_ap_half"])
+@pytest.mark.parametrize("name", ["convnet3", "convnet4", "resnet10_half", "resnet10_ap_half"])
 def test_shapes_and_features(name: str, channels: int, size: int, device: torch.device) -> None:
     spec = make_spec(channels, size, 7)
     model = build_classifier(name, spec).to(device).eval()
@@ -49,9 +49,9 @@ def test_shapes_and_features(name: str, channels: int, size: int, device: torch.
     assert logits.shape == (2, 7)
     assert torch.equal(features[-1], logits)
     sides = [f.shape[-1] for f in features[:-1]]
-    if name == "convnet3":
+    if name.startswith("convnet"):
         top = 32 if channels == 1 and size == 28 else size + 4 * (channels == 1)
-        assert sides == [top // 2, top // 4, top // 8]
+        assert sides == [top // 2**block for block in range(1, 1 + int(name[-1]))]
     else:
         assert sides[0] == size
         assert len(sides) == 4
@@ -73,6 +73,20 @@ def test_the_head_is_told_the_truth_about_every_size() -> None:
                 images = torch.rand(2, channels, size, size)
                 for model in (ConvNet(spec, width=4), ResNet(spec, 1, 4), ResNet(spec, 1, 4, average=True)):
                     assert model(images).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("size", "name"), [(28, "convnet3"), (32, "convnet3"), (36, "convnet4"), (64, "convnet4"), (68, "convnet5")]
+)
+def test_the_usual_convnet_grows_with_the_images(size: int, name: str) -> None:
+    assert usual_convnet(make_spec(3, size)) == name
+
+
+@pytest.mark.parametrize("size", [32, 64, 128])
+def test_the_usual_convnet_leaves_four_by_four(size: int) -> None:
+    spec = make_spec(3, size)
+    with torch.device("meta"):
+        assert build_classifier(usual_convnet(spec), spec).head.in_features == 128 * 4 * 4
 
 
 def test_average_pooling_replaces_strides() -> None:
@@ -100,7 +114,7 @@ def test_a_callable_is_given_the_spec() -> None:
 
 
 def test_bad_classifiers_raise() -> None:
-    with pytest.raises(ValueError, match=r"unknown classifier 'vgg': choose from \['convnet3', 'resnet10'"):
+    with pytest.raises(ValueError, match=r"unknown classifier 'vgg': choose from \['convnet3', 'convnet4'"):
         build_classifier("vgg", make_spec())
     with pytest.raises(TypeError, match=r"a classifier must be an nn.Module, the builder returned int"):
         build_classifier(lambda spec: 3, make_spec())

@@ -8,6 +8,7 @@ import torch
 from conftest import make_spec
 from dim_data import Generator, GeneratorConfig
 from dim_data.networks import ARCHITECTURES, reached_sizes
+from dim_data.networks.decoders import base_size
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
@@ -21,6 +22,31 @@ def test_the_sizes_reached_are_those_that_can_be_built(name: str) -> None:
             continue
         built.append(size)
     assert tuple(built) == reached_sizes(name)
+
+
+@pytest.mark.parametrize(
+    ("size", "base"), [(32, 8), (32, 4), (64, 16), (64, 8), (128, 32), (128, 8), (36, 9), (96, 24)]
+)
+def test_a_base_that_is_asked_for(size: int, base: int) -> None:
+    options = {"width": 8, "top_width": 4, "blocks": 1, "code_channels": 2, "base": base}
+    generator = Generator(GeneratorConfig(make_spec(3, size), "compact", "codes", options, codes=3))
+    assert generator.decoder.latent_shape == (2, base, base)
+    labels = torch.arange(3)
+    assert generator(torch.zeros(3, 2, base, base), labels).shape == (3, 3, size, size)
+
+
+@pytest.mark.parametrize(("size", "base"), [(32, 16), (32, 7), (64, 32), (36, 8), (128, 24), (28, 14)])
+def test_a_base_that_doubling_does_not_lead_from(size: int, base: int) -> None:
+    options = {"width": 8, "base": base}
+    with pytest.raises(
+        ValueError, match=f"images of {size} pixels cannot be reached from a base of {base} by doubling"
+    ):
+        Generator(GeneratorConfig(make_spec(3, size), "compact", "codes", options, codes=3))
+
+
+def test_the_base_that_is_not_asked_for_is_as_it_was() -> None:
+    found = {size: base_size(size) for size in (28, 32, 48, 64, 96, 120, 128)}
+    assert found == {28: 7, 32: 8, 48: 6, 64: 8, 96: 6, 120: 15, 128: 8}
 
 
 def test_the_sizes_that_the_readme_states() -> None:
