@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +17,8 @@ from dim_data.distillation.likelihood import CodeSet, Encode, fit_conditions, fi
 from dim_data.distillation.loops import StageStep
 from dim_data.distillation.reconstruction import encode_images
 from dim_data.generator import Generator
-from dim_data.images import LabelledImages, torch_defaults
-from dim_data.networks import GlobalRng, TokenPrior, resolve_device
+from dim_data.images import LabelledImages, Portion, torch_defaults
+from dim_data.networks import ALONE, GlobalRng, Ranks, TokenPrior, resolve_device
 from dim_data.protocol import LoopState
 
 __all__ = ["Lesson", "image_lesson", "learn_prior"]
@@ -95,6 +96,7 @@ def image_lesson(
     mirror: bool,
     seed: int,
     device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> Lesson:
     """The lesson of codes of real images, which are mirrored and shifted by chance.
 
@@ -108,20 +110,22 @@ def image_lesson(
         mirror: Whether images are mirrored, too.
         seed: Of everything random.
         device: Where to compute.
+        ranks: Who shares the work.
     """
     sets, levels = (train, held_out), generator.bank.levels
-    latents = (part for data in sets for part in encode_images(encoder, data.images, device))
+    latents = (part for data in sets for part in encode_images(encoder, data.images, device, ranks))
     codes = torch.cat([_numbers(part, levels).cpu() for part in latents])
-    batches = (images for data in sets for images in data.images.split(500))
-    sight = None if classifier is None else describe_images(classifier, batches, train.spec, device)
+    sight = None if classifier is None else _described(classifier, sets, device, ranks)
     held = torch.arange(len(codes)) >= len(train)
     labels = torch.cat([data.labels.cpu() for data in sets])
     lesson = Lesson.of(generator, codes, labels, held, sight, config, seed, device)
     stored = lesson.train.codes
 
-    def encode(rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def encode(rows: Tensor, rng: torch.Generator, portion: Portion) -> tuple[Tensor, Tensor]:
         draw, turned = torch.rand(2, len(rows), generator=rng)
         moves = torch.randint(2 * SHIFT + 1, (2, len(rows)), generator=rng)
+        draw, turned, moves = (portion.of(drawn, -1) for drawn in (draw, turned, moves))
+        rows = portion.of(rows)
         mirrored = (draw >= STORED) & (draw < STORED + MIRRORED) if mirror else torch.zeros(len(rows), dtype=torch.bool)
         shifted = (draw >= STORED) & ~mirrored
         kinds = mirrored.long() + 2 * shifted.long()
@@ -136,8 +140,24 @@ def image_lesson(
         found[again.to(found.device)] = torch.cat(parts)
         return found, kinds.to(device)
 
-    lesson.encode = encode
+    lesson.encode, lesson.ranks = encode, ranks
     return lesson
+
+
+def _described(classifier: nn.Module, sets: Sequence[LabelledImages], device: torch.device, ranks: Ranks) -> Sight:
+    """What a classifier sees in the images of all sets, each rank having looked at some."""
+    found: list[Tensor] = []
+    for data in sets:
+
+        def look(part: slice, data: LabelledImages = data) -> Tensor:
+            places = range(part.start, part.stop, 500)
+            batches = (data.images[place : min(place + 500, part.stop)] for place in places)
+            seen = describe_images(classifier, batches, data.spec, device)
+            return torch.cat([seen.maps, seen.logits], 1)
+
+        found += ranks.map(look, ranks.chunks(len(data), 500))
+    seen = torch.cat(found)
+    return Sight(seen[:, : -sets[0].spec.num_classes], seen[:, -sets[0].spec.num_classes :])
 
 
 def _numbers(latents: Tensor, levels: int) -> Tensor:
@@ -168,6 +188,7 @@ class Lesson:
         dropout: Share of the channels left out.
         device: Where to compute.
         encode: See :func:`~dim_data.distillation.likelihood.fit_prior`.
+        ranks: Who shares the work.
     """
 
     state: LoopState
@@ -177,6 +198,7 @@ class Lesson:
     dropout: float
     device: torch.device
     encode: Encode | None = None
+    ranks: Ranks = ALONE
 
     @classmethod
     def of(
@@ -212,9 +234,8 @@ class Lesson:
 
     def steps(self) -> Iterator[StageStep]:
         """Train, yielding after each step."""
-        return fit_prior(
-            self.state, self.train, self.held_out, self.config, self.dropout, encode=self.encode, device=self.device
-        )
+        options: dict[str, Any] = {"encode": self.encode, "device": self.device, "ranks": self.ranks}
+        return fit_prior(self.state, self.train, self.held_out, self.config, self.dropout, **options)
 
     @property
     def result(self) -> TokenPrior:

@@ -23,11 +23,12 @@ from dim_data.networks.muon import Muon
 from dim_data.networks.norms import share_norms
 from dim_data.networks.notes import Errand, compare_notes
 from dim_data.networks.priors import KINDS, PriorConfig, TokenPrior
-from dim_data.networks.ranks import Ranks
+from dim_data.networks.ranks import ALONE, Ranks
 from dim_data.networks.rng import GlobalRng
 from dim_data.networks.sampling import Noise, group_rows, sample_codes
 
 __all__ = [
+    "ALONE",
     "ARCHITECTURES",
     "CLASSIFIERS",
     "KINDS",

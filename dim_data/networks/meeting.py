@@ -25,6 +25,7 @@ ROOM = 254
 """Numbers that go with a frame: small sums need no call of their own."""
 NOTES = "dim_data.ranks"
 POLL = 0.05
+CPU = torch.device("cpu")
 DTYPES = (torch.uint8, torch.int64, torch.float32, torch.float64, torch.bool, torch.bfloat16, torch.float16)
 
 
@@ -39,12 +40,14 @@ class Meeting:
     Args:
         rank: Which this is.
         size: How many there are.
-        device: Where what they send each other must lie.
+        device: Where frames lie: the CPU, unless nothing of it can be sent.
+        gpu: Whether what lies on a GPU can be sent from there.
     """
 
     rank: int = 0
     size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
+    gpu: bool = False
 
     _works: ClassVar[itertools.count[int]] = itertools.count()
     _state: ClassVar[dict[str, Any]] = {"work": None, "waits": 0, "bytes": 0}
@@ -113,6 +116,10 @@ class Meeting:
             raise RankError(f"ranks are out of step: rank {self.rank} has come to {place!r}, and others have not")
         return frame[2 : 2 + (0 if values is None else len(values))]
 
+    def _sendable(self, device: torch.device) -> torch.device:
+        """Where to put what lies on ``device``, to send it."""
+        return device if device.type == self.device.type or (self.gpu and device.type == "cuda") else self.device
+
     def _sum(self, tensor: Tensor) -> Tensor:
         """Add up in place."""
         self._state["bytes"] += tensor.nbytes
@@ -121,23 +128,26 @@ class Meeting:
         return tensor
 
     def _raise(self, failed: str | None) -> None:
-        texts = self._send_all(torch.frombuffer(bytearray((failed or "").encode() + b"\n"), dtype=torch.uint8))
+        texts = self._send_all(
+            torch.frombuffer(bytearray((failed or "").encode() + b"\n"), dtype=torch.uint8), self.device
+        )
         said = [bytes(text.tolist()).decode().strip() for text in texts if text is not None]
         rank, text = next((rank, text) for rank, text in enumerate(said) if text)
         raise RankError(f"rank {rank}: {text}")
 
-    def _send_all(self, tensor: Tensor | None) -> list[Tensor | None]:
+    def _send_all(self, tensor: Tensor | None, device: torch.device) -> list[Tensor | None]:
+        """What each rank has, of any shape, or nothing; it is sent from ``device``."""
         about = torch.zeros(10, dtype=torch.int64)  # kind of number, dimensions, sizes
         if tensor is not None:
             about[0], about[1] = DTYPES.index(tensor.dtype) + 1, tensor.ndim
             about[2 : 2 + tensor.ndim] = torch.tensor(tensor.shape)
         sizes = [x.tolist() for x in self._collect(about.to(self.device))]
         lengths = [_bytes(size) for size in sizes]
-        flat = torch.zeros(max(1, *lengths), dtype=torch.uint8, device=self.device)
+        flat = torch.zeros(max(1, *lengths), dtype=torch.uint8, device=device)
         if tensor is not None:
             flat[: tensor.nbytes] = tensor.detach().contiguous().flatten().view(torch.uint8)
         return [
-            x[:length].view(DTYPES[kind - 1]).view(shape[:ndim]) if kind else None
+            x[:length].clone().view(DTYPES[kind - 1]).view(shape[:ndim]) if kind else None
             for x, length, (kind, ndim, *shape) in zip(self._collect(flat), lengths, sizes, strict=True)
         ]
 

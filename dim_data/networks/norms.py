@@ -70,5 +70,6 @@ def share_norms(module: nn.Module, ranks: Ranks) -> None:
     mean = torch.compiler.disable(ranks.mean)  # a compiled function is left for what goes over the network
     for layer in module.modules():
         if type(layer) in KINDS:
-            layer.__class__ = KINDS[type(layer)]
-            layer.mean_over_ranks, layer.ranks = mean, ranks.size
+            shared: Any = layer
+            shared.__class__ = KINDS[type(layer)]
+            shared.mean_over_ranks, shared.ranks = mean, ranks.size

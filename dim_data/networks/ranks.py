@@ -22,7 +22,7 @@ from torch import Tensor
 from dim_data.images import Portion
 from dim_data.networks.meeting import ROOM, Meeting, connected
 
-__all__ = ["Ranks"]
+__all__ = ["ALONE", "Ranks"]
 
 T = TypeVar("T")
 
@@ -36,9 +36,10 @@ class Ranks(Meeting):
         """Those of the default process group, if there is one by now."""
         if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
             return cls()
-        on_gpu = "cuda:nccl" in dist.get_backend_config()
-        device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
-        return cls(dist.get_rank(), dist.get_world_size(), device)
+        backends = dist.get_backend_config()
+        gpu, cpu = "cuda:nccl" in backends, "cpu:nccl" not in backends and "cpu:" in backends
+        device = torch.device("cuda", torch.cuda.current_device()) if gpu and not cpu else torch.device("cpu")
+        return cls(dist.get_rank(), dist.get_world_size(), device, gpu)
 
     @property
     def first(self) -> bool:
@@ -56,6 +57,15 @@ class Ranks(Meeting):
             return list(values)
         return self._exchange(place, torch.tensor(values, dtype=torch.float64)).tolist()
 
+    def each(self, place: str, value: float) -> list[float]:
+        """The number that each rank has."""
+        return self.add(place, *(value * (rank == self.rank) for rank in range(self.size)))
+
+    def chunks(self, count: int, multiple: int) -> list[slice]:
+        """``count`` rows in a piece for each rank, or fewer pieces, all but the last multiples of ``multiple``."""
+        length = -(-count // (self.size * multiple)) * multiple
+        return [slice(start, min(start + length, count)) for start in range(0, count, length)]
+
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the ranks, of their own ``values`` of one shape; gradients pass through it.
 
@@ -69,7 +79,7 @@ class Ranks(Meeting):
             total = self._exchange("mean", flat.double().cpu())
         else:
             self._exchange("mean")
-            total = self._sum(flat.to(self.device, copy=True))
+            total = self._sum(flat.to(self._sendable(flat.device), copy=True))
         return (total / self.size).to(values.device, values.dtype).view_as(values)
 
     @torch.no_grad()
@@ -83,7 +93,8 @@ class Ranks(Meeting):
             return [loss.item() for loss in losses]
         found = [p.grad for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
         means = self._exchange("average", torch.stack([loss.double().cpu() for loss in losses])) / self.size
-        flat = self._sum(torch.cat([gradient.flatten() for gradient in found]).to(self.device)) / self.size
+        flat = torch.cat([gradient.flatten() for gradient in found])
+        flat = self._sum(flat.to(self._sendable(flat.device))) / self.size
         for gradient, part in zip(found, flat.split([gradient.numel() for gradient in found]), strict=True):
             gradient.copy_(part.view_as(gradient))
         return means.tolist()
@@ -99,7 +110,7 @@ class Ranks(Meeting):
             return [tensor]
         self._exchange("gather")
         place = device or torch.device("cpu")
-        found = self._send_all(tensor)
+        found = self._send_all(tensor, self._sendable(place))
         return [tensor if rank == self.rank else x if x is None else x.to(place) for rank, x in enumerate(found)]
 
     def map(
@@ -125,7 +136,8 @@ class Ranks(Meeting):
         here = list(tensors)
         self._exchange("spread")
         parts = [x.detach().contiguous().flatten().view(torch.uint8) for x in here]
-        flat = torch.cat(parts).to(self.device)
+        flat = torch.cat(parts)
+        flat = flat.to(self._sendable(flat.device))
         self._state["bytes"] += flat.nbytes if self.rank == source else 0
         with connected():
             dist.broadcast(flat, source)
@@ -144,6 +156,10 @@ class Ranks(Meeting):
         said = self.tell(facts)
         usual = max(said, key=lambda one: (said.count(one), -said.index(one)))
         return next(((rank, one, usual) for rank, one in enumerate(said) if one != usual), None)
+
+
+ALONE = Ranks()
+"""This process, whatever group it is in."""
 
 
 class _Mean(torch.autograd.Function):

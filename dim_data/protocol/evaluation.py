@@ -20,6 +20,7 @@ from dim_data.generator import Generator
 from dim_data.hub import in_percent
 from dim_data.images import ImageSpec, LabelledImages, load_real, torch_defaults
 from dim_data.networks import (
+    ALONE,
     Errand,
     GlobalRng,
     RankError,
@@ -139,7 +140,8 @@ def evaluate(
         OSError: ``checkpoint`` cannot be written; what was there before is intact.
         ValueError: ``ipc``, ``epochs`` or ``seeds`` is empty or not positive, train and test differ in size or
             classes, the recipe learns soft labels and ``train`` has none, ``checkpoint`` is damaged or of another
-            evaluation, another rank asks for another evaluation, or the classifier cannot take such images, gives logits of other classes or is not built afresh.
+            evaluation, another rank asks for another one, or the classifier cannot take such images, gives logits of
+            other classes or is not built afresh.
         TypeError: The classifier is a module already, takes no spec, or gives something else than logits.
     """
     for name, value in (("ipc", ipc), ("epochs", epochs)):
@@ -148,7 +150,7 @@ def evaluate(
     classifier_builder(classifier)  # before anything is read
     if not seeds:
         raise ValueError("seeds is empty: give at least one, such as seeds=(0,)")
-    ranks = Ranks() if alone else Ranks.present()
+    ranks = ALONE if alone else Ranks.present()
     place = own_device(device, ranks)
     if isinstance(train, str | Path):
         train = Generator.from_pretrained(train, device=place)
