@@ -159,24 +159,25 @@ class Run:
                 at(record.step)
             if on_step is not None:
                 on_step(record)
-            if self._stops(should_stop):
+            if reason := self._stops(should_stop):
                 self.save()
                 self.ranks.wait()  # whoever ends first may end the others
                 raise StoppedError(
-                    f"{'out of time' if time.monotonic() > self.deadline else 'stopped'} in stage {record.stage!r}, "
-                    f"step {record.step} of {record.steps}; saved in {self.out}: the same call resumes it"
+                    f"{reason} in stage {record.stage!r}, step {record.step} of {record.steps}; saved in {self.out}: "
+                    f"the same call resumes it"
                 )
         self.check()
 
-    def _stops(self, should_stop: Callable[[], bool] | None) -> bool:
-        """Whether one of the ranks is to stop; if not, save where it is time to."""
+    def _stops(self, should_stop: Callable[[], bool] | None) -> str:
+        """Why one of the ranks is to stop, if one is; if none, save where it is time to."""
         now = time.monotonic()
-        stops = now > self.deadline or (should_stop is not None and should_stop())
+        late = now > self.deadline
+        asked = not late and should_stop is not None and should_stop()
         due = self.ranks.first and now - self.saved_at > self.checkpoint_seconds
-        stopping, saving = self.ranks.add("step", stops, due)
-        if saving and not stopping:
+        any_late, any_asked, saving = self.ranks.add("step", late, asked, due)
+        if saving and not (any_late or any_asked):
             self.save()
-        return bool(stopping)
+        return "out of time" if any_late else "stopped" if any_asked else ""
 
     def _kept(self) -> str:
         path = self.out / CHECKPOINT

@@ -17,7 +17,7 @@ from dim_data.networks.building import build_classifier, check_classifier, class
 from dim_data.networks.classifiers import CLASSIFIERS, ConvNet
 from dim_data.networks.compute import autocast, compiled, fast_dtype, resolve_device
 from dim_data.networks.decoders import ARCHITECTURES, DoublingConv, ResidualBlock, parse_options, reached_sizes
-from dim_data.networks.joining import joined, own_device
+from dim_data.networks.joining import is_first, joined, own_device
 from dim_data.networks.meeting import RankError
 from dim_data.networks.muon import Muon
 from dim_data.networks.norms import share_norms
@@ -51,6 +51,7 @@ __all__ = [
     "compiled",
     "fast_dtype",
     "group_rows",
+    "is_first",
     "joined",
     "logits_of",
     "own_device",

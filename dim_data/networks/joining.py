@@ -12,10 +12,20 @@ import torch.distributed as dist
 from dim_data.networks.compute import resolve_device
 from dim_data.networks.ranks import Ranks
 
-__all__ = ["joined", "own_device"]
+__all__ = ["is_first", "joined", "own_device"]
 
 DESCRIBED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What ``torchrun`` and others leave in the environment of each process that they start."""
+
+
+def is_first() -> bool:
+    """Whether this process is the one of its job that writes and prints: as its launcher says."""
+    return not _started() or os.environ["RANK"] == "0"
+
+
+def _started() -> bool:
+    """Whether a launcher started several processes, and this is one of them."""
+    return all(name in os.environ for name in DESCRIBED) and int(os.environ["WORLD_SIZE"]) > 1
 
 
 @contextmanager
@@ -28,8 +38,7 @@ def joined(device: str | torch.device | None = None) -> Iterator[Ranks]:
     Raises:
         RuntimeError: There is no GPU for this rank.
     """
-    started = all(name in os.environ for name in DESCRIBED) and int(os.environ["WORLD_SIZE"]) > 1
-    if not started or not dist.is_available() or dist.is_initialized():
+    if not _started() or not dist.is_available() or dist.is_initialized():
         yield Ranks.present()
         return
     place = resolve_device(device)
