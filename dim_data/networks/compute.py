@@ -100,6 +100,8 @@ class _Compiled(Generic[P, R]):
                 result = fast(*args, **kwargs)
             self._fast = fast
             return result
+        except RankError:  # of what goes over the network in the middle of it
+            raise
         except Exception as error:
             reason = f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
         result = self._plain(*args, **kwargs)  # if the function itself is at fault, it says so, and better
