@@ -14,6 +14,8 @@ from typing import Any, Generic, ParamSpec, TypeVar
 import torch
 from torch import nn
 
+from dim_data.networks.meeting import RankError
+
 __all__ = ["autocast", "compiled", "fast_dtype", "resolve_device"]
 
 P = ParamSpec("P")

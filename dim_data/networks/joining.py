@@ -53,13 +53,17 @@ def joined(device: str | torch.device | None = None) -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-def own_device(device: str | torch.device | None, ranks: Ranks) -> torch.device:
+def own_device(device: str | torch.device | None, ranks: Ranks | None = None) -> torch.device:
     """The device of this rank: of ``"cuda"`` or ``None``, the GPU that is its own.
+
+    Args:
+        device: What was asked for.
+        ranks: Who this is; default: its place in the process group, if there is one.
 
     Raises:
         RuntimeError: It has none.
     """
-    place = resolve_device(device)
+    place, ranks = resolve_device(device), ranks or Ranks.present()
     if ranks.size == 1 or place.type != "cuda" or place.index is not None:
         return place
     index, count = _own_index(), torch.cuda.device_count()

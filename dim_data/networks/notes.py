@@ -76,7 +76,8 @@ class Errand:
     _calls: ClassVar[Counter[str]] = Counter()
 
     def __init__(self, ranks: Ranks, topic: str, settings: Mapping[str, Any]) -> None:
-        self._rank, self.other = ranks.rank, None
+        self._rank = ranks.rank
+        self.other: tuple[int, dict[str, Any]] | None = None
         self._store: Any = None
         self._done: dict[str, Any] = {}
         self._beat_at = 0.0
@@ -87,7 +88,9 @@ class Errand:
         facts = {**settings, "call": self._calls[name]}
         self._store = dist.distributed_c10d._get_default_store()
         self._key = f"dim_data.{topic}/{name}/{self._calls[name]}"
-        self.other = compare_notes(f"dim_data.{topic}", facts, ranks.rank, ranks.size, PATIENCE)
+        other = compare_notes(f"dim_data.{topic}", facts, ranks.rank, ranks.size, PATIENCE)
+        if other is not None:
+            self.other = other[0], {name: value for name, value in other[1].items() if name != "call"}
 
     def take(self, piece: str) -> bool:
         """Whether this rank is to do the piece: the first that asks is."""

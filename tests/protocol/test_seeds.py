@@ -78,8 +78,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Any:
         for name, builder in SMALL_CLASSIFIERS.items():
             patch.setitem(CLASSIFIERS, name, builder)
         path, steps = tmp_path_factory.mktemp("seeds") / "kept.pt", []
+        options: dict[str, Any] = {"on_step": steps.append, "should_stop": lambda: len(steps) == 1}
         with pytest.raises(StoppedError):
-            options: dict[str, Any] = {"on_step": steps.append, "should_stop": lambda: len(steps) == 1}
             evaluate(TRAIN, TEST, **SETTINGS, checkpoint=path, **options)
         alone = evaluate(TRAIN, TEST, **SETTINGS)
     return alone, run_ranks(measure, 2, path.parent)
