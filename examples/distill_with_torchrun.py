@@ -30,13 +30,11 @@ def main(data: Any, out: str = "runs/mine", epochs: int = 20, ipc: int = 48, con
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-        if dist.get_rank() == 0:
-            print(f"epoch {epoch + 1}: loss {loss.item():.3f}")
+        print(f"rank {dist.get_rank()}, epoch {epoch + 1}: loss {loss.item():.3f}")
     return loss.item()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data")
-    parser.add_argument("--out", default="runs/mine")
+    parser.add_argument("data"), parser.add_argument("--out", default="runs/mine")
     main(**vars(parser.parse_args()))

@@ -8,8 +8,8 @@
     python benchmarks/reproduce.py cifar10 --source cifar10_noise --data-root DIR
 
 Each seed is written when it is done; a second call with more seeds adds to the file. Killed within a seed, the same
-call goes on from a checkpoint beside the file. Under torchrun each rank takes the next seed. Nothing is chosen here: the accuracy is that of the last step, on the
-full test set.
+call goes on from a checkpoint beside the file. Under torchrun each rank takes the next seed. Nothing is chosen here:
+the accuracy is that of the last step, on the full test set.
 """
 
 from __future__ import annotations
