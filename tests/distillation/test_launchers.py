@@ -87,7 +87,7 @@ def test_two_agents_of_torchrun_share_a_run_and_one_speaks(tmp_path: Path) -> No
     path = tmp_path / "tiny.npz"
     np.savez(path, train_images=DATA.images[:, 0].numpy(), train_labels=DATA.labels.numpy())
     words = ["distill", path, "--out", tmp_path / "run", "--device", "cpu", "--json"]
-    short = ("pool.ages=[1]", "reconstruction.steps=1", "matching.steps=1", "selection.checkpoints=0")
+    short = ("pool.ages=1", "reconstruction.steps=1", "matching.steps=1", "selection.checkpoints=0")
     for setting in (*short, "options.width=8", "options.top_width=4"):
         words += ["--set", setting]
     done = torchrun(2, 1, *words)
