@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -80,11 +79,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         evaluate(generator, test, ipc=10, epochs=options.epochs, seeds=(0, 1), device=device)
         found["evaluate"] = {"seconds": time.perf_counter() - started, "bytes": 0}
         found["gradients"] = sum(p.numel() for net in (generator.decoder, encoder) for p in net.parameters()) * 4
-        found["machine"] = {
-            "hardware": hardware(device),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        }
+        found["machine"] = {"hardware": hardware(device), "torch": torch.__version__}
         if ranks.first:
             Path(options.folder, "found.json").write_text(json.dumps(found), encoding="utf-8")
     return found
