@@ -16,33 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
 
+from accuracy.members import trained
 from dim_data import Generator
 from dim_data.distillation import refine_codes, relabel_codes
 from dim_data.format import TRAINING_CONFIG, write_atomically
 from dim_data.generator import read_training
-from dim_data.images import LabelledImages, load_real
-from dim_data.networks import CLASSIFIERS, build_classifier, resolve_device
-from dim_data.protocol import recipe_for, train_classifier
-
-
-def trained(path: Path, name: str, data: LabelledImages, seed: int, args: argparse.Namespace) -> nn.Module:
-    """The classifier in the file ``path``, or one trained on ``data`` and written there."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = build_classifier(name, data.spec)
-    if path.exists():
-        model.load_state_dict(load_file(path))
-        return model
-    recipe = recipe_for(args.recipe, data.spec, args.ipc)
-    options = {"ipc": args.ipc, "epochs": args.epochs, "seed": seed, "device": resolve_device(args.device)}
-    for step in train_classifier(model, data, recipe, **options):
-        if step.step % 100 == 0:
-            print(f"{path.stem}: step {step.step} of {step.steps}, loss {step.loss:.3f}", flush=True)
-    write_atomically(path, lambda file: save_file({k: v.contiguous() for k, v in model.state_dict().items()}, file))
-    return model
+from dim_data.images import load_real
+from dim_data.networks import CLASSIFIERS
 
 
 def read_arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -76,7 +57,7 @@ def main(words: Sequence[str]) -> Path:
         raise ValueError(f"{args.source} does not store the code of every training image")
     args.out.mkdir(parents=True, exist_ok=True)
     members = [
-        trained(args.out / f"classifier{seed}_{name}.safetensors", name, full, seed, args)
+        trained(args.out / f"classifier{seed}_{name}.safetensors", name, full, seed, args, args.epochs)
         for seed, name in enumerate(args.classifiers)
     ]
     count = args.codes or len(full)

@@ -3,7 +3,9 @@
 * ``stages``: :func:`distill`, the stages in order. Begin here.
 * ``choices``: each stage's configuration. ``presets``: all of them, and named sets. ``checks``: what they refuse.
 * First ``reconstruction`` or ``adversarial``, then ``matching`` under the classifiers of ``pool``, then ``refining``.
-* ``learning``: a prior, from which codes are drawn for ever. ``likelihood``: its loop. ``clusters``: parts of a class.
+* ``lessons``: what a prior learns, from which codes are drawn for ever. ``likelihood``: its loop. ``clusters``: parts
+  of a class. ``tuning``: what it learns from its own codes. ``learning``: all that for a decoder made before.
+  ``encoding``: an encoder for such a one.
 * ``loops``: the training loops' steps. ``candidates``: what would be shipped, and how good it is.
 * ``folders``: a run's folder. ``runs``: what in it survives being killed. ``pictures``: what in it is for people.
 
@@ -21,6 +23,7 @@ from dim_data.distillation.choices import (
     ReconstructionConfig,
     RefiningConfig,
     SelectionConfig,
+    TuningConfig,
 )
 from dim_data.distillation.folders import RESULT
 from dim_data.distillation.learning import learn_prior
@@ -46,6 +49,7 @@ __all__ = [
     "SelectionConfig",
     "StageStep",
     "StoppedError",
+    "TuningConfig",
     "distill",
     "learn_prior",
     "refine_codes",

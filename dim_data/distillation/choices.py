@@ -241,3 +241,31 @@ class PriorTrainingConfig:
         for name, value in sizes.items():
             check_int(f"prior.{name}", value, 0)
         PriorConfig(features=self.features or 0, **{name: value for name, value in sizes.items() if value})
+
+
+@dataclass(frozen=True)
+class TuningConfig:
+    """What follows the prior's training: it goes on with codes of its own that classifiers accept.
+
+    See :mod:`dim_data.distillation.tuning`.
+
+    Args:
+        draws: Codes drawn, as a multiple of those stored; 0 leaves the stage out.
+        accept: A picture is accepted if the classifiers, on average, give its class more than this probability.
+        epochs: Passes over the stored and the accepted codes.
+        lr: Peak rate.
+
+    Raises:
+        ValueError: A field is out of range.
+    """
+
+    draws: float = 0.0
+    accept: float = 0.5
+    epochs: float = 3.0
+    lr: float = 3e-4
+
+    def __post_init__(self) -> None:
+        check_number("tuning.draws", self.draws, "[0, inf)")
+        check_number("tuning.accept", self.accept, "[0, 1)")
+        check_number("tuning.epochs", self.epochs, "(0, inf)")
+        check_number("tuning.lr", self.lr, "(0, 1)")

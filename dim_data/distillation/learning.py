@@ -1,32 +1,30 @@
-"""A prior for a decoder: learned from the codes it stores, or from real images, mirrored and shifted."""
+"""A prior for a decoder that was made before: learned from the codes that are stored, and from their images."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from itertools import chain
+from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dim_data.distillation.choices import PriorTrainingConfig
-from dim_data.distillation.clusters import Sight, cluster_classes, describe_images, summaries
-from dim_data.distillation.likelihood import CodeSet, Encode, fit_conditions, fit_prior, prior_for, prior_parts
+from dim_data.distillation.choices import PriorTrainingConfig, TuningConfig
+from dim_data.distillation.clusters import describe_images
+from dim_data.distillation.encoding import ENCODER_BATCH, encoder_parts, fit_encoder
+from dim_data.distillation.lessons import Lesson, image_lesson, to_latents, to_numbers
 from dim_data.distillation.loops import StageStep
-from dim_data.distillation.reconstruction import encode_images
+from dim_data.distillation.tuning import Tuning
 from dim_data.generator import Generator
-from dim_data.images import LabelledImages, Portion, torch_defaults
-from dim_data.networks import ALONE, GlobalRng, Ranks, TokenPrior, resolve_device
-from dim_data.protocol import LoopState
+from dim_data.images import LabelledImages, digest, torch_defaults
+from dim_data.networks import resolve_device
+from dim_data.protocol import LoopState, Sittings
 
-__all__ = ["Lesson", "image_lesson", "learn_prior"]
+__all__ = ["learn_prior"]
 
-SHIFT = 2
-"""Pixels by which an image is shifted before it is encoded, at most."""
-STORED, MIRRORED = 0.4, 0.2
-"""Shares of the kinds of code; the rest is shifted."""
+ENCODER_PASSES = 3
+"""Over the images, for an encoder of codes that came without one."""
 
 
 def learn_prior(
@@ -35,15 +33,21 @@ def learn_prior(
     teacher: nn.Module | None = None,
     config: PriorTrainingConfig | None = None,
     *,
+    images: LabelledImages | None = None,
+    tuning: TuningConfig | None = None,
+    judges: Sequence[nn.Module] = (),
     holdout: float = 0.05,
     seed: int = 0,
     device: str | torch.device | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 300.0,
     on_step: Callable[[StageStep], object] | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> Generator:
     """A new generator with the same decoder that draws codes for ever, as a prior learned them from the stored ones.
 
-    No real image is needed, nor is a code kept. Codes of mirrored and shifted images, which make a better prior of as
-    many images, are made by :func:`~dim_data.distillation.distill` alone.
+    No real image is needed, nor is a code kept. With the real ones the prior is better: an encoder learns which code
+    is stored for which image, and gives the prior codes of mirrored and shifted images besides.
 
     Args:
         generator: One that stores codes.
@@ -51,194 +55,109 @@ def learn_prior(
             :mod:`dim_data.networks.classifiers`. ``None``: classes are not parted.
         teacher: Gives the soft labels; see :meth:`~dim_data.generator.Generator.with_prior`.
         config: Of the training; the defaults choose sizes by the number of codes.
+        images: The real images whose codes are stored: one for each, class by class, in the order of the bank. They
+            are mirrored where ``spec.mirror`` allows.
+        tuning: Of what follows, if anything: the prior goes on with codes of its own that are accepted.
+        judges: The classifiers that accept them. Default: ``classifier``.
         holdout: Share of the codes that are not learned, but looked at to choose when to stop.
         seed: Of everything random.
         device: Default: CUDA where there is one.
+        checkpoint: File that keeps what is done, until all is. The same call, later, goes on from it.
+        checkpoint_seconds: Time between two writings of the file.
         on_step: Called after each step.
+        should_stop: Asked after each step; ``True`` writes the file and stops.
 
     Returns:
         The generator, on ``device``, in eval mode.
 
     Raises:
-        ValueError: There are no codes, ``holdout`` is not in [0, 1), or ``config`` leaves the training out.
+        StoppedError: ``should_stop`` said so.
+        OSError: The file could not be written.
+        ValueError: There are no codes, ``images`` are not those of the codes, ``holdout`` is not in [0, 1), ``config``
+            leaves the training out, ``tuning`` has no judge, or the file is of another call.
     """
     bank, config = generator.bank, config or PriorTrainingConfig()
     if not 0 <= holdout < 1 or not config.epochs:
         raise ValueError(f"holdout must be in [0, 1) and epochs positive, got {holdout} and {config.epochs}")
+    if images is not None and not torch.equal(images.labels.cpu(), bank.labels.cpu()):
+        raise ValueError(
+            f"images must be those whose codes are stored, {len(bank)} class by class, got {len(images)} of other "
+            f"classes or in another order: labels must be equal to generator.bank.labels"
+        )
+    tuning = tuning if tuning is not None and tuning.draws else None
+    judges = judges or ([] if classifier is None else [classifier])
+    if tuning is not None and not judges:
+        raise ValueError("tuning needs someone to judge the pictures: pass judges=[...], or a classifier")
     place = resolve_device(device)
+    networks = [digest(network.state_dict().values()) for network in (*([classifier] if classifier else []), *judges)]
+    arguments = {"generator": generator, "config": config, "images": images, "holdout": holdout, "seed": seed}
+    arguments |= {"tuning": tuning, "classifiers": networks}
+    sittings = Sittings(checkpoint, arguments, checkpoint_seconds)
     with torch_defaults():
         painter = copy.deepcopy(generator).to(place)
-        sight = None
+        watchers = [network.to(place, memory_format=torch.channels_last) for network in judges]  # type: ignore[call-overload]
         if classifier is not None:
-            rows = torch.arange(len(bank)).split(500)
-            watcher = classifier.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            sight = describe_images(watcher, (painter.decode(some) for some in rows), generator.spec, place)
-        order = torch.randperm(len(bank), generator=torch.Generator().manual_seed(seed))
+            classifier = classifier.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        parts: dict[str, LoopState] = {}
+        loops: list[Iterator[StageStep]] = []
         held = torch.zeros(len(bank), dtype=torch.bool)
-        held[order[: int(holdout * len(bank))]] = True
-        codes = torch.cat([_numbers(bank.unpack(part), bank.levels).cpu() for part in bank.codes.split(8192)])
-        lesson = Lesson.of(painter, codes, bank.labels.cpu(), held, sight, config, seed, place)
-    for step in lesson.steps():
+        held[torch.randperm(len(bank), generator=torch.Generator().manual_seed(seed))[: int(holdout * len(bank))]] = (
+            True
+        )
+        codes = torch.cat([to_numbers(bank.unpack(part), bank.levels).cpu() for part in bank.codes.split(8192)])
+        if images is None:
+            lesson = _of_codes(painter, codes, held, classifier, config, seed, place)
+        else:
+            parts["encoder"] = encoder_parts(painter, seed, place)
+            # Those to learn from first.
+            order = held.byte().argsort(stable=True)
+            train, held_out = (images.subset(part) for part in order.split([int((~held).sum()), int(held.sum())]))
+            latents = to_latents(codes[order[: len(train)]], bank.levels)
+            steps = max(1, round(ENCODER_PASSES * len(train) / ENCODER_BATCH))
+            loops.append(fit_encoder(parts["encoder"], train.images, latents, steps, device=place))
+            lesson = image_lesson(
+                painter,
+                parts["encoder"].parts["average"].module,
+                train,
+                held_out,
+                classifier,
+                config,
+                stored=codes[order],
+                mirror=generator.spec.mirror,
+                seed=seed,
+                device=place,
+            )
+        parts["prior"] = lesson.state
+        loops.append(lesson.steps())
+        tuned = None
+        if tuning is not None:
+            tuned = Tuning.of(painter, lesson, watchers, tuning, seed)
+            parts["tuning"] = tuned.state
+            loops.append(tuned.steps())
+        whole = LoopState(parts, seed)
+        sittings.begin(whole)
+    for step in chain(*loops):
         if on_step is not None:
             on_step(step)
-    return painter.with_prior(lesson.result, teacher)
+        if should_stop is not None and should_stop():
+            raise sittings.stopped(f"stage {step.stage!r}, step {step.step} of {step.steps}")
+        sittings.step(whole)
+    sittings.close()
+    return painter.with_prior(lesson.result if tuned is None else tuned.result, teacher)
 
 
-@torch_defaults()
-def image_lesson(
+def _of_codes(
     generator: Generator,
-    encoder: nn.Module,
-    train: LabelledImages,
-    held_out: LabelledImages,
+    codes: Tensor,
+    held: Tensor,
     classifier: nn.Module | None,
     config: PriorTrainingConfig,
-    *,
-    mirror: bool,
     seed: int,
     device: torch.device,
-    ranks: Ranks = ALONE,
 ) -> Lesson:
-    """The lesson of codes of real images, which are mirrored and shifted by chance.
-
-    Args:
-        generator: Whose decoder the codes are for; stores codes.
-        encoder: Makes them.
-        train: Images to learn from.
-        held_out: Images to look at.
-        classifier: Clusters the images of a class by what it sees; ``None``: classes are not parted.
-        config: Of the stage.
-        mirror: Whether images are mirrored, too.
-        seed: Of everything random.
-        device: Where to compute.
-        ranks: Who shares the work.
-    """
-    sets, levels = (train, held_out), generator.bank.levels
-    latents = (part for data in sets for part in encode_images(encoder, data.images, device, ranks))
-    codes = torch.cat([_numbers(part, levels).cpu() for part in latents])
-    sight = None if classifier is None else _described(classifier, sets, device, ranks)
-    held = torch.arange(len(codes)) >= len(train)
-    labels = torch.cat([data.labels.cpu() for data in sets])
-    lesson = Lesson.of(generator, codes, labels, held, sight, config, seed, device)
-    stored = lesson.train.codes
-
-    def encode(rows: Tensor, rng: torch.Generator, portion: Portion) -> tuple[Tensor, Tensor]:
-        draw, turned = torch.rand(2, len(rows), generator=rng)
-        moves = torch.randint(2 * SHIFT + 1, (2, len(rows)), generator=rng)
-        draw, turned, moves = (portion.of(drawn, -1) for drawn in (draw, turned, moves))
-        rows = portion.of(rows)
-        mirrored = (draw >= STORED) & (draw < STORED + MIRRORED) if mirror else torch.zeros(len(rows), dtype=torch.bool)
-        shifted = (draw >= STORED) & ~mirrored
-        kinds = mirrored.long() + 2 * shifted.long()
-        moves = torch.where(shifted, moves, SHIFT)
-        flipped = mirrored | (shifted & (turned < 0.5) & mirror)
-        again, at = (kinds > 0).nonzero()[:, 0], rows.to(stored.device)
-        images = train.images[rows[again].to(train.images.device)]
-        turn = flipped[again].to(images.device)[:, None, None, None]
-        images = _shift(torch.where(turn, images.flip(-1), images), moves[:, again])
-        found = stored[at]
-        parts = [found[:0], *(_numbers(part, levels) for part in encode_images(encoder, images, device))]
-        found[again.to(found.device)] = torch.cat(parts)
-        return found, kinds.to(device)
-
-    lesson.encode, lesson.ranks = encode, ranks
-    return lesson
-
-
-def _described(classifier: nn.Module, sets: Sequence[LabelledImages], device: torch.device, ranks: Ranks) -> Sight:
-    """What a classifier sees in the images of all sets, each rank having looked at some."""
-    found: list[Tensor] = []
-    for data in sets:
-
-        def look(part: slice, data: LabelledImages = data) -> Tensor:
-            places = range(part.start, part.stop, 500)
-            batches = (data.images[place : min(place + 500, part.stop)] for place in places)
-            seen = describe_images(classifier, batches, data.spec, device)
-            return torch.cat([seen.maps, seen.logits], 1)
-
-        found += ranks.map(look, ranks.chunks(len(data), 500))
-    seen = torch.cat(found)
-    return Sight(seen[:, : -sets[0].spec.num_classes], seen[:, -sets[0].spec.num_classes :])
-
-
-def _numbers(latents: Tensor, levels: int) -> Tensor:
-    """Latents in [-1, 1] to the whole numbers they are stored as: uint8 of the same shape."""
-    return ((latents + 1) / 2 * (levels - 1)).round().clamp(0, levels - 1).to(torch.uint8)
-
-
-def _shift(images: Tensor, moves: Tensor) -> Tensor:
-    """Cut images (B, C, H, W) at ``moves`` (2, B), each 0 to 2 * SHIFT, out of themselves with mirrored borders."""
-    height, width = images.shape[2:]
-    padded = F.pad(images.float(), (SHIFT,) * 4, mode="reflect").to(images.dtype)
-    down, right = moves.to(images.device)
-    rows = (down[:, None] + torch.arange(height, device=images.device))[:, None, :, None]
-    columns = (right[:, None] + torch.arange(width, device=images.device))[:, None, None, :]
-    taken = padded.gather(2, rows.expand(-1, images.shape[1], -1, padded.shape[3]))
-    return taken.gather(3, columns.expand(-1, images.shape[1], height, -1))
-
-
-@dataclass
-class Lesson:
-    """A prior to be trained, and what it is trained on.
-
-    Attributes:
-        state: Of the loop, which can be saved between any two steps.
-        train: Codes to learn from.
-        held_out: Codes to look at.
-        config: Of the stage.
-        dropout: Share of the channels left out.
-        device: Where to compute.
-        encode: See :func:`~dim_data.distillation.likelihood.fit_prior`.
-        ranks: Who shares the work.
-    """
-
-    state: LoopState
-    train: CodeSet
-    held_out: CodeSet
-    config: PriorTrainingConfig
-    dropout: float
-    device: torch.device
-    encode: Encode | None = None
-    ranks: Ranks = ALONE
-
-    @classmethod
-    def of(
-        cls,
-        generator: Generator,
-        codes: Tensor,
-        labels: Tensor,
-        held: Tensor,
-        sight: Sight | None,
-        config: PriorTrainingConfig,
-        seed: int,
-        device: torch.device,
-    ) -> Lesson:
-        """A lesson of ``codes`` (N, *shape) of classes ``labels`` (N,), all on the CPU.
-
-        Those that are ``held``, bool (N,), are looked at; all are, if none is. Classes are parted by what a classifier
-        sees, and the prior is told it, if there is any ``sight``.
-        """
-        classes = generator.spec.num_classes
-        size, dropout = prior_for(int((~held).sum()), classes, config, parted=sight is not None)
-        clusters, features = labels, torch.zeros(len(labels), 0)
-        if sight is not None:
-            clusters = cluster_classes(sight.maps, labels, classes, size.clusters, seed)
-            features = summaries(sight, size.features)
-            size = replace(size, features=features.shape[1])
-        train, held_out = (CodeSet(codes[some], labels[some], clusters[some], features[some]) for some in (~held, held))
-        with GlobalRng(seed):
-            prior = TokenPrior(size, generator.decoder.latent_shape, generator.bank.levels, classes)
-        fit_conditions(prior, train, config.blur)
-        train = train.to(device)
-        held_out = held_out.to(device) if len(held_out) else train
-        return cls(prior_parts(prior, config.lr, seed, device), train, held_out, config, dropout, device)
-
-    def steps(self) -> Iterator[StageStep]:
-        """Train, yielding after each step."""
-        options: dict[str, Any] = {"encode": self.encode, "device": self.device, "ranks": self.ranks}
-        return fit_prior(self.state, self.train, self.held_out, self.config, self.dropout, **options)
-
-    @property
-    def result(self) -> TokenPrior:
-        """The best weights so far."""
-        best: TokenPrior = self.state.parts["best"].module
-        return best
+    """A lesson of the stored ``codes`` alone, whose pictures the ``classifier`` sees."""
+    sight = None
+    if classifier is not None:
+        pictures = (generator.decode(rows) for rows in torch.arange(len(codes)).split(500))
+        sight = describe_images(classifier, pictures, generator.spec, device)
+    return Lesson.of(generator, codes, generator.bank.labels.cpu(), held, sight, config, seed, device)

@@ -45,9 +45,9 @@ FEATURES = 32
 PULL = 2.0
 """Images of its class that are added to each cluster, which may have few."""
 
-Encode = Callable[[Tensor, torch.Generator, Portion], tuple[Tensor, Tensor]]
-"""Rows int64 (B,) of a :class:`CodeSet` and random numbers to codes (B, *shape) and their kinds, int64 (B,), of a
-portion of them."""
+Encode = Callable[[Tensor, torch.Generator, Tensor], tuple[Tensor, Tensor]]
+"""Rows int64 (B,) of a :class:`CodeSet`, random numbers for all of them, and which are at hand, bool (B,), to codes of
+those (H, *shape) and their kinds, int64 (H,)."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +59,34 @@ class CodeSet:
         labels: int64 (N,).
         clusters: int64 (N,), each ``label * clusters + cluster``.
         features: float32 (N, D), of unit variance; D may be 0.
+        drawn: How many of the last rows a prior drew: those are neither encoded afresh nor are their features blurred,
+            which they were when they were drawn.
     """
 
     codes: Tensor
     labels: Tensor
     clusters: Tensor
     features: Tensor
+    drawn: int = 0
 
     def __len__(self) -> int:
         return len(self.codes)
 
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Codes, labels, clusters and features."""
+        return self.codes, self.labels, self.clusters, self.features
+
     def to(self, device: torch.device) -> CodeSet:
         """The same on ``device``."""
-        return CodeSet(*(x.to(device) for x in (self.codes, self.labels, self.clusters, self.features)))
+        codes, labels, clusters, features = (x.to(device) for x in self.tensors)
+        return CodeSet(codes, labels, clusters, features, self.drawn)
+
+    def with_drawn(self, other: CodeSet) -> CodeSet:
+        """These, and behind them those that a prior drew."""
+        pairs = zip(self.tensors, other.to(self.codes.device).tensors, strict=True)
+        codes, labels, clusters, features = (torch.cat(pair) for pair in pairs)
+        return CodeSet(codes, labels, clusters, features, self.drawn + len(other))
 
 
 def prior_for(codes: int, classes: int, config: PriorTrainingConfig, parted: bool = True) -> tuple[PriorConfig, float]:
@@ -168,6 +183,7 @@ def fit_prior(
     dropout: float,
     *,
     encode: Encode | None = None,
+    stage: str = "prior",
     device: torch.device,
     ranks: Ranks = ALONE,
 ) -> Iterator[StageStep]:
@@ -182,6 +198,7 @@ def fit_prior(
         config: Of the stage.
         dropout: Share of the channels of each branch that are left out.
         encode: Codes of the images of rows, mirrored or shifted by chance; ``None`` takes those of ``train``.
+        stage: What it is called.
         device: Where to compute.
         ranks: Who shares each batch.
     """
@@ -200,12 +217,18 @@ def fit_prior(
             group["lr"] = config.lr * _rate(state.step, steps)
         rows = torch.randint(len(train), (size,), generator=state.rng)
         at = portion.of(rows).to(device)
-        found = (train.codes[at], torch.zeros_like(at)) if encode is None else encode(rows, state.rng, portion)
-        codes, kinds = found
+        codes, kinds = train.codes[at], torch.zeros_like(at)
+        real = rows < len(train) - train.drawn
+        known = portion.of(real).to(device)
+        if encode is not None:
+            here = torch.zeros(size, dtype=torch.bool)
+            here[portion.of(torch.arange(size))] = True
+            codes[known], kinds[known] = encode(rows[real], state.rng, here[real])
         tokens = prior.tokenise(codes).long()
         labels = _untold(train.labels[at], prior.classes, UNTOLD_CLASS, state.rng, portion)
         clusters = _untold(train.clusters[at], prior.cluster.num_embeddings - 1, UNTOLD_CLUSTER, state.rng, portion)
-        features = _blurred(train.features[at], config.blur, state.rng, portion)
+        blurred = _blurred(train.features[at], config.blur, state.rng, portion)
+        features = torch.where(known[:, None], blurred, train.features[at])
         kept = torch.rand(size, 1, generator=state.rng) >= UNTOLD_CLASS
         features = features * portion.of(kept).float().to(device)
         told = _corrupted(tokens, prior.levels, config.corruption, state.rng, portion)
@@ -224,7 +247,7 @@ def fit_prior(
         if state.step % every == 0 or state.step == steps:
             losses["held_out_bits"] = held_out_bits(average.module, held_out, config.blur, device, ranks=ranks)
             best.update(average.module, losses["held_out_bits"])
-        yield StageStep("prior", state.step, steps, losses)
+        yield StageStep(stage, state.step, steps, losses)
 
 
 def _rate(step: int, steps: int) -> float:

@@ -20,10 +20,12 @@ from dim_data.generator.labelling import blended, opinions
 from dim_data.generator.model import Generator
 from dim_data.generator.names import bundled_names
 from dim_data.generator.painting import CHUNK
+from dim_data.generator.sources import LearnedPrior
 
 __all__ = [
     "CHUNK",
     "Generator",
+    "LearnedPrior",
     "bank_index",
     "blended",
     "bundled_names",

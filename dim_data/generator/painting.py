@@ -159,7 +159,7 @@ class Painter(nn.Module):
             IndexError: A label is outside [0, num_classes).
         """
         labels = self.check_labels(labels)
-        return self._render(self.latents(labels, serials.to(labels.device), seed), labels)
+        return self.paint(self.latents(labels, serials.to(labels.device), seed), labels)
 
     def check_labels(self, labels: Tensor) -> Tensor:
         """``labels`` on the generator's device; ``IndexError`` if one is outside [0, num_classes)."""
@@ -167,7 +167,9 @@ class Painter(nn.Module):
             raise IndexError(f"labels must lie in [0, {self.spec.num_classes}), got up to {int(labels.max())}")
         return labels.to(next(self.decoder.parameters()).device)
 
-    def _render(self, latents: Tensor, labels: Tensor) -> Tensor:
+    def paint(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """The pictures of latents (B, *latent_shape) of classes ``labels`` (B,): uint8 (B, C, H, W)."""
+
         def paint(latents: Tensor, labels: Tensor) -> Tensor:
             if latents.ndim == 4:
                 latents = latents.contiguous(memory_format=torch.channels_last)
@@ -204,4 +206,4 @@ class Painter(nn.Module):
         bank = self.bank
         rows = rows.to(bank.codes.device)
         parts = rows.split(batch_size)
-        return torch.cat([self._render(bank.unpack(bank.codes[part]), bank.labels_of(part)) for part in parts])
+        return torch.cat([self.paint(bank.unpack(bank.codes[part]), bank.labels_of(part)) for part in parts])

@@ -1,4 +1,4 @@
-"""An evaluation in several sittings: files that keep what is done of it, one for each rank that has a part in it."""
+"""Work in several sittings: files that keep what is done of it, one for each rank that has a part in it."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ __all__ = ["Sittings"]
 
 
 class Sittings:
-    """What is done of an evaluation: the accuracies so far, and the trainings under way.
+    """What is done of an evaluation, or of another training: the accuracies so far, and the trainings under way.
 
     Each rank writes a file of its own, and reads those of all: any number of ranks may go on.
 
     Args:
-        path: The file of the first rank; those of others have their number behind it. If there is one, the evaluation
+        path: The file of the first rank; those of others have their number behind it. If there is one, the work
             goes on from there. ``None`` keeps nothing.
-        arguments: What the evaluation is: a file of another one is refused. One of them is ``seeds``.
+        arguments: What the work is: a file of other work is refused. Those of an evaluation name its ``seeds``.
         seconds: Between two writings of the file.
         rank: Which of them this is.
 
     Attributes:
-        identity: What the evaluation is, in plain values.
+        identity: What the work is, in plain values.
         accuracies: Those that are known, by the place of their seed.
 
     Raises:
         OSError: The file could not be written.
-        ValueError: One cannot be read, or is of another evaluation.
+        ValueError: One cannot be read, or is of other work.
     """
 
     def __init__(self, path: str | Path | None, arguments: Mapping[str, Any], seconds: float, rank: int = 0) -> None:
         self.first = None if path is None else Path(path)
         self.path = self.first if not self.first or not rank else self.first.with_name(f"{self.first.name}.{rank}")
-        self.seconds, self._rank, self._seeds = seconds, rank, len(arguments["seeds"])
+        self.seconds, self._rank, self._seeds = seconds, rank, len(arguments.get("seeds", (0,)))
         self.accuracies: dict[int, float] = {}
         self.before, self.started = 0.0, time.monotonic()
         self.saved_at = self.started
@@ -62,7 +62,7 @@ class Sittings:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What the evaluation is, in plain values."""
+        """What the work is, in plain values."""
         return {name: _said(value) for name, value in self._arguments.items()}
 
     def _files(self) -> list[tuple[Path, int]]:
@@ -156,8 +156,7 @@ class Sittings:
             raise _unreadable(path, error) from error
         if differing:
             raise ValueError(
-                f"{path} is of another evaluation: it differs in {differing}. "
-                f"Finish that one, remove the file, or name another"
+                f"{path} is of other work: it differs in {differing}. Finish that one, remove the file, or name another"
             )
 
 

@@ -16,8 +16,9 @@ import reproduce
 from accuracy import cells, machines, measure, missing
 from conftest import SMALL_CLASSIFIERS
 from dim_data import Generator, GeneratorConfig
+from dim_data.distillation import learning
 from dim_data.images.specs import KNOWN_SPECS
-from dim_data.networks import CLASSIFIERS
+from dim_data.networks import CLASSIFIERS, ConvNet
 from dim_data.protocol import evaluation
 from ranks import run_ranks
 
@@ -202,3 +203,30 @@ def test_ranks_share_the_seeds_of_a_cell(root: Path) -> None:
     assert sorted(first + second) == [0, 1, 2, 3]
     (path,) = (root / "results").iterdir()
     assert set(json.loads(path.read_text())["runs"]) == set("0123")
+
+
+@pytest.mark.usefixtures("small_classifiers")
+@pytest.mark.parametrize("classifier", ["convnet3", "of a generator"])
+def test_a_prior_is_learned_from_a_generators_codes(
+    classifier: str, root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning, "ENCODER_PASSES", 1)
+    spec, options = KNOWN_SPECS["cifar10"], {"width": 8, "top_width": 4, "blocks": 1, "code_channels": 2}
+    generator = Generator(GeneratorConfig(spec, "compact", "codes", options, codes=60))
+    labels = torch.arange(60) % 10
+    stored = generator.store(torch.rand(60, *generator.decoder.latent_shape) * 2 - 1, labels)
+    stored.save_pretrained(root / "codes")
+    stored.forget_codes(2, teacher=ConvNet(spec)).save_pretrained(root / "taught")
+    arguments = ["prior", str(root / "codes"), "--data-root", str(root), "--ipc", "1", "--classifier-epochs", "2"]
+    arguments += ["--classifier", classifier if classifier == "convnet3" else str(root / "taught"), "--device", "cpu"]
+    arguments += ["--width", "16", "--layers", "1", "--hidden", "8", "--epochs", "2", "--out", str(root / "learned")]
+    learned = Generator.from_pretrained(reproduce.main(arguments))
+    assert learned.config.prior is not None
+    assert learned.config.prior.width == 16
+    facts = json.loads((root / "learned" / "generator" / "training_config.json").read_text())
+    assert facts["prior"]["epochs"] == 2
+    assert facts["held_out_bits"] > 0
+    assert "held_out_bits" in capsys.readouterr().out
+    assert (root / "learned" / "classifier_convnet3.safetensors").exists() == (classifier == "convnet3")
+    with pytest.raises(ValueError, match="holds no teacher"):
+        reproduce.main([*arguments, "--classifier", str(root / "codes")])

@@ -21,8 +21,11 @@ from dim_data.distillation import (
     PriorTrainingConfig,
     ReconstructionConfig,
     SelectionConfig,
+    TuningConfig,
+    encoding,
     learn_prior,
     learning,
+    lessons,
     reconstruction,
 )
 from dim_data.distillation.reconstruction import Encoder
@@ -40,6 +43,7 @@ CONFIG = DistillConfig(
     matching=MatchingConfig(steps=12, batch_size=4),
     selection=SelectionConfig(checkpoints=2, images=12),
     prior=SMALL,
+    tuning=TuningConfig(draws=1.0, accept=0.1, epochs=2.0),
     ema=0.9,
     holdout=0.2,
 )
@@ -76,7 +80,8 @@ def test_a_run_ends_with_a_prior_and_no_code_of_an_image(
     read = Generator.from_pretrained(folder, device=device)
     labels = LABELS % classes
     assert torch.equal(read.synthesize(labels, SERIALS), result.synthesize(labels, SERIALS))
-    assert list(dict.fromkeys(s.stage for s in steps)) == ["pool", "reconstruction", "matching", "prior"]
+    stages = ["pool", "reconstruction", "matching", "prior", "drawing", "tuning"]
+    assert list(dict.fromkeys(s.stage for s in steps)) == stages
     prior = [s for s in steps if s.stage == "prior"]
     assert [s.step for s in prior] == list(range(1, len(prior) + 1))
     logged = [r for r in lines(tmp_path / "run") if r["stage"] == "prior"]
@@ -93,7 +98,7 @@ def test_a_run_ends_with_a_prior_and_no_code_of_an_image(
 def test_a_run_stopped_in_any_stage_resumes_and_ends_the_same(tmp_path: Path) -> None:
     data = make_data(1, 28, 3, per_class=12)
     distill(data, config=CONFIG, out=tmp_path / "whole", device="cpu")
-    stops = iter([("matching", 5), ("prior", 7), ("prior", 23)])
+    stops = iter([("matching", 5), ("prior", 7), ("prior", 23), ("drawing", 1), ("tuning", 3)])
     seen: list[tuple[str, int]] = []
     for stop in stops:
         with pytest.raises(StoppedError):
@@ -114,7 +119,7 @@ def test_a_run_stopped_in_any_stage_resumes_and_ends_the_same(tmp_path: Path) ->
 
 
 def test_without_a_prior_a_gaussian_takes_its_place(tmp_path: Path) -> None:
-    config = replace(CONFIG, prior=replace(SMALL, epochs=0), rank=4)
+    config = replace(CONFIG, prior=replace(SMALL, epochs=0), tuning=TuningConfig(), rank=4)
     result = distill(make_data(1, 28, 3, per_class=12), config=config, out=tmp_path / "run", device="cpu")
     assert result.config.prior is None
     assert result.config.rank == 4
@@ -180,11 +185,53 @@ def test_what_cannot_be_learned_is_refused(tiny_noise: Generator) -> None:
         learn_prior(make_codes(), teacher=torch.nn.Linear(2, 2), config=replace(SMALL, epochs=1), device="cpu")
 
 
+@pytest.mark.parametrize("stage", ["encoder", "prior"])
+def test_with_images_codes_of_shifted_ones_are_learned_and_a_stopped_call_goes_on(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "Encoder", functools.partial(Encoder, width=8))
+    monkeypatch.setattr(learning, "ENCODER_PASSES", 40)
+    generator, file = make_codes(), tmp_path / "prior.pt"
+    data = make_data(3, 32, 3, per_class=40)
+    data = data.subset(data.labels.argsort(stable=True))
+    assert torch.equal(data.labels, generator.bank.labels)
+    brightness = (data.labels * 100).to(torch.uint8)[:, None, None, None]
+    data = replace(data, images=brightness.expand_as(data.images).contiguous())
+    config, steps = replace(SMALL, epochs=3), []
+    options = {"config": config, "images": data, "device": "cpu"}
+    whole = learn_prior(generator, **options, on_step=steps.append)
+    assert list(dict.fromkeys(s.stage for s in steps)) == ["encoder", "prior"]
+    errors = [s.losses["codes"] for s in steps if s.stage == "encoder"]
+    assert errors[-1] < 0.5 * errors[0]
+    seen: list[Any] = []
+    with pytest.raises(StoppedError, match=f"stopped in stage '{stage}', step 2 of"):
+        learn_prior(
+            generator,
+            **options,
+            checkpoint=file,
+            on_step=seen.append,
+            should_stop=lambda: (seen[-1].stage, seen[-1].step) == (stage, 2),
+        )
+    with pytest.raises(ValueError, match=r"is of other work: it differs in config.epochs \(3 there, 4 here\)"):
+        learn_prior(generator, **{**options, "config": replace(config, epochs=4)}, checkpoint=file)
+    resumed = learn_prior(generator, **options, checkpoint=file)
+    assert plain(resumed) == plain(whole)
+    assert not file.exists()
+    assert plain(learn_prior(generator, config=config, device="cpu")) != plain(whole)
+
+
+def test_images_that_are_not_those_of_the_codes_are_refused() -> None:
+    generator, data = make_codes(), make_data(3, 32, 3, per_class=40)
+    assert data.labels.tolist() != generator.bank.labels.tolist()
+    with pytest.raises(ValueError, match="images must be those whose codes are stored, 120 class by class, got 120 of"):
+        learn_prior(generator, images=data, device="cpu")
+
+
 def test_images_are_shifted_by_whole_pixels_and_their_borders_mirrored() -> None:
     images = torch.arange(2 * 36, dtype=torch.uint8).view(2, 1, 6, 6)
     same = torch.full((2, 2), 2)
-    assert torch.equal(learning._shift(images, same), images)
-    moved = learning._shift(images, torch.tensor([[4, 2], [2, 0]]))
+    assert torch.equal(lessons._shift(images, same), images)
+    moved = lessons._shift(images, torch.tensor([[4, 2], [2, 0]]))
     assert torch.equal(moved[0, :, :4], images[0, :, 2:])
     assert torch.equal(moved[0, :, 4], images[0, :, 4])  # the last row is not repeated
     assert torch.equal(moved[1, :, :, 2:], images[1, :, :, :4])

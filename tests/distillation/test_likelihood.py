@@ -19,7 +19,6 @@ from dim_data.distillation.likelihood import (
     prior_parts,
     prior_steps,
 )
-from dim_data.images import Portion
 from dim_data.networks import PriorConfig, TokenPrior
 from dim_data.protocol import LoopState
 
@@ -130,7 +129,7 @@ def test_what_is_encoded_afresh_is_learned_as_a_kind_of_its_own(float32: None) -
     codes = toy(64, 0)
     other = torch.full_like(codes.codes[:32], 3)
 
-    def encode(rows: torch.Tensor, rng: torch.Generator, _: Portion) -> tuple[torch.Tensor, torch.Tensor]:
+    def encode(rows: torch.Tensor, rng: torch.Generator, _: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         kinds = (torch.rand(len(rows), generator=rng) < 0.5).long()
         return torch.where(kinds[:, None, None, None] > 0, other, codes.codes[rows]), kinds
 

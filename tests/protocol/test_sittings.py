@@ -123,7 +123,7 @@ def kept(tmp_path: Path) -> Path:
 def test_the_checkpoint_of_another_evaluation_is_refused(kept: Path, changes: dict[str, Any], named: str) -> None:
     before = kept.read_bytes()
     arguments = {"train": TRAIN, "test": TEST, **SETTINGS, **changes}
-    with pytest.raises(ValueError, match=rf"is of another evaluation: it differs in {named}\. Finish that one"):
+    with pytest.raises(ValueError, match=rf"is of other work: it differs in {named}\. Finish that one"):
         evaluate(**arguments, checkpoint=kept)
     assert kept.read_bytes() == before
 

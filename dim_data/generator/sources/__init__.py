@@ -16,7 +16,7 @@ from dim_data.generator.sources.gaussian import Gaussian, fit_gaussian
 from dim_data.generator.sources.noise import Noise
 from dim_data.generator.sources.prior import LearnedPrior
 
-__all__ = ["SOURCES", "LatentSource", "StoredCodes", "fit_gaussian"]
+__all__ = ["SOURCES", "LatentSource", "LearnedPrior", "StoredCodes", "fit_gaussian"]
 
 SOURCES: dict[str, type[LatentSource]] = {
     "noise": Noise,

@@ -77,6 +77,21 @@ class LearnedPrior(LatentSource):
         draws = uniform(hash_keys(seed, labels, serials), 1).double() * limits[:, -1:]
         return labels * limits.shape[1] + (limits <= draws).sum(1).clamp(max=limits.shape[1] - 1)
 
+    def conditions(self, labels: Tensor, serials: Tensor, seed: int) -> tuple[Tensor, Tensor | None]:
+        """What the prior is told besides the class when it draws these pictures' codes: clusters and features.
+
+        Args:
+            labels: See :meth:`latents`.
+            serials: See :meth:`latents`.
+            seed: See :meth:`latents`.
+
+        Returns:
+            int64 (B,) and float32 (B, D), or ``None`` where there are no features.
+        """
+        keys, clusters = hash_keys(seed, labels, serials), self.clusters(labels, serials, seed)
+        noise = normal(hash_keys(0, keys), self.prior.config.features)
+        return clusters, self.prior.features(labels, clusters, noise)
+
     def _coming(self, asked: Sequence[Key], device: torch.device) -> list[Key]:
         """The next serials of the classes ``asked`` for, as many as fill up the groups."""
         rows = group_rows(self.prior, device) * (min(THREADS, torch.get_num_threads()) if device.type == "cpu" else 1)
@@ -87,10 +102,8 @@ class LearnedPrior(LatentSource):
     def _draw(self, asked: Sequence[Key], seed: int, device: torch.device) -> Tensor:
         """Codes, uint8 (B, *latent_shape)."""
         labels, serials = torch.tensor([key[1:] for key in asked], dtype=torch.int64, device=device).T
-        keys, clusters = hash_keys(seed, labels, serials), self.clusters(labels, serials, seed)
-        noise = normal(hash_keys(0, keys), self.prior.config.features)
-        features = self.prior.features(labels, clusters, noise)
-        return sample_codes(self.prior, labels, clusters, features, keys, self._noise)
+        clusters, features = self.conditions(labels, serials, seed)
+        return sample_codes(self.prior, labels, clusters, features, hash_keys(seed, labels, serials), self._noise)
 
     def _noise(self, keys: Tensor, place: int) -> Tensor:
         """Gumbel noise of the token at ``place``: float32 (R, N, levels)."""

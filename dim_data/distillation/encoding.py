@@ -1,0 +1,63 @@
+"""An encoder for a decoder that came without one: it learns which code is stored for which image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dim_data.distillation.loops import Ema, StageStep
+from dim_data.distillation.reconstruction import Encoder
+from dim_data.generator import Generator
+from dim_data.images import ImageRows, in_steps, torch_defaults
+from dim_data.networks import GlobalRng, autocast, compiled
+from dim_data.protocol import LoopState
+
+__all__ = ["ENCODER_BATCH", "encoder_parts", "fit_encoder"]
+
+ENCODER_BATCH = 128
+LR = 2e-3
+EMA = 0.995
+
+
+@torch_defaults()
+def encoder_parts(generator: Generator, seed: int, device: torch.device) -> LoopState:
+    """A fresh state of the loop: ``encoder``, ``optimiser`` and ``average``, which is what to keep."""
+    with GlobalRng(seed):
+        encoder = Encoder(generator.spec, generator.decoder.latent_shape)
+    encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = torch.optim.AdamW(encoder.parameters(), LR, betas=(0.9, 0.99), weight_decay=0.01)
+    return LoopState({"encoder": encoder, "optimiser": optimiser, "average": Ema(encoder, EMA)}, seed)
+
+
+@in_steps()
+def fit_encoder(
+    state: LoopState, images: Tensor | ImageRows, latents: Tensor, steps: int, *, device: torch.device
+) -> Iterator[StageStep]:
+    """Train ``state.parts["encoder"]`` by the squared distance to the codes, yielding after each step.
+
+    Args:
+        state: Made by :func:`encoder_parts`.
+        images: uint8 (N, C, H, W), on any device.
+        latents: Of the codes that are stored for them: (N, *latent_shape), in [-1, 1], on ``device``.
+        steps: How many, of 128 images each; the rate falls to zero along a line.
+        device: Where to compute.
+    """
+    encoder, optimiser, average = (state.parts[name] for name in ("encoder", "optimiser", "average"))
+    distance = compiled(lambda x, wanted: F.mse_loss(encoder(x).float(), wanted))
+    encoder.train()
+    while state.step < steps:
+        for group in optimiser.param_groups:
+            group["lr"] = LR * min(1.0, (state.step + 1) / 100) * (1 - state.step / steps)
+        rows = torch.randint(len(latents), (ENCODER_BATCH,), generator=state.rng)
+        batch = images[rows.to(images.device)].to(device).float() / 255
+        with autocast(device):
+            loss = distance(batch.contiguous(memory_format=torch.channels_last), latents[rows.to(latents.device)])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        average.update(encoder)
+        state.step += 1
+        yield StageStep("encoder", state.step, steps, {"codes": loss.item()})

@@ -1,0 +1,196 @@
+"""What a prior is trained on: stored codes, or codes of real images, mirrored and shifted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dim_data.distillation.choices import PriorTrainingConfig
+from dim_data.distillation.clusters import Sight, cluster_classes, describe_images, summaries
+from dim_data.distillation.likelihood import CodeSet, Encode, fit_conditions, fit_prior, prior_for, prior_parts
+from dim_data.distillation.loops import StageStep
+from dim_data.distillation.reconstruction import encode_images
+from dim_data.generator import Generator
+from dim_data.images import LabelledImages, torch_defaults
+from dim_data.networks import ALONE, GlobalRng, Ranks, TokenPrior
+from dim_data.protocol import LoopState
+
+__all__ = ["Lesson", "image_lesson", "to_latents", "to_numbers"]
+
+SHIFT = 2
+"""Pixels by which an image is shifted before it is encoded, at most."""
+STORED, MIRRORED = 0.4, 0.2
+"""Shares of the kinds of code; the rest is shifted."""
+
+
+@torch_defaults()
+def image_lesson(
+    generator: Generator,
+    encoder: nn.Module,
+    train: LabelledImages,
+    held_out: LabelledImages,
+    classifier: nn.Module | None,
+    config: PriorTrainingConfig,
+    *,
+    stored: Tensor | None = None,
+    mirror: bool,
+    seed: int,
+    device: torch.device,
+    ranks: Ranks = ALONE,
+) -> Lesson:
+    """The lesson of codes of real images, which are mirrored and shifted by chance.
+
+    Args:
+        generator: Whose decoder the codes are for; stores codes.
+        encoder: Makes them.
+        train: Images to learn from.
+        held_out: Images to look at.
+        classifier: Clusters the images of a class by what it sees; ``None``: classes are not parted.
+        config: Of the stage.
+        stored: Codes of the images as they are, those to learn from first: uint8 (N, *shape), on the CPU. ``None``
+            encodes them.
+        mirror: Whether images are mirrored, too.
+        seed: Of everything random.
+        device: Where to compute.
+        ranks: Who shares the work.
+    """
+    sets, levels = (train, held_out), generator.bank.levels
+    if stored is None:
+        latents = (part for data in sets for part in encode_images(encoder, data.images, device, ranks))
+        stored = torch.cat([to_numbers(part, levels).cpu() for part in latents])
+    sight = None if classifier is None else _described(classifier, sets, device, ranks)
+    held = torch.arange(len(stored)) >= len(train)
+    labels = torch.cat([data.labels.cpu() for data in sets])
+    lesson = Lesson.of(generator, stored, labels, held, sight, config, seed, device)
+    known = lesson.train.codes
+
+    def encode(rows: Tensor, rng: torch.Generator, here: Tensor) -> tuple[Tensor, Tensor]:
+        draw, turned = torch.rand(2, len(rows), generator=rng)
+        moves = torch.randint(2 * SHIFT + 1, (2, len(rows)), generator=rng)
+        rows, draw, turned, moves = rows[here], draw[here], turned[here], moves[:, here]
+        mirrored = (draw >= STORED) & (draw < STORED + MIRRORED) if mirror else torch.zeros(len(rows), dtype=torch.bool)
+        shifted = (draw >= STORED) & ~mirrored
+        kinds = mirrored.long() + 2 * shifted.long()
+        moves = torch.where(shifted, moves, SHIFT)
+        flipped = mirrored | (shifted & (turned < 0.5) & mirror)
+        again, at = (kinds > 0).nonzero()[:, 0], rows.to(known.device)
+        images = train.images[rows[again].to(train.images.device)]
+        turn = flipped[again].to(images.device)[:, None, None, None]
+        images = _shift(torch.where(turn, images.flip(-1), images), moves[:, again])
+        found = known[at]
+        parts = [found[:0], *(to_numbers(part, levels) for part in encode_images(encoder, images, device))]
+        found[again.to(found.device)] = torch.cat(parts)
+        return found, kinds.to(device)
+
+    lesson.encode, lesson.ranks = encode, ranks
+    return lesson
+
+
+def _described(classifier: nn.Module, sets: Sequence[LabelledImages], device: torch.device, ranks: Ranks) -> Sight:
+    """What a classifier sees in the images of all sets, each rank having looked at some."""
+    found: list[Tensor] = []
+    for data in sets:
+
+        def look(part: slice, data: LabelledImages = data) -> Tensor:
+            places = range(part.start, part.stop, 500)
+            batches = (data.images[place : min(place + 500, part.stop)] for place in places)
+            seen = describe_images(classifier, batches, data.spec, device)
+            return torch.cat([seen.maps, seen.logits], 1)
+
+        found += ranks.map(look, ranks.chunks(len(data), 500))
+    seen, classes = torch.cat(found), sets[0].spec.num_classes
+    return Sight(seen[:, :-classes], seen[:, -classes:])
+
+
+def to_numbers(latents: Tensor, levels: int) -> Tensor:
+    """Latents in [-1, 1] to the whole numbers they are stored as: uint8 of the same shape."""
+    return ((latents + 1) / 2 * (levels - 1)).round().clamp(0, levels - 1).to(torch.uint8)
+
+
+def to_latents(codes: Tensor, levels: int) -> Tensor:
+    """Invert :func:`to_numbers`."""
+    return codes.float() / (levels - 1) * 2 - 1
+
+
+def _shift(images: Tensor, moves: Tensor) -> Tensor:
+    """Cut images (B, C, H, W) at ``moves`` (2, B), each 0 to 2 * SHIFT, out of themselves with mirrored borders."""
+    height, width = images.shape[2:]
+    padded = F.pad(images.float(), (SHIFT,) * 4, mode="reflect").to(images.dtype)
+    down, right = moves.to(images.device)
+    rows = (down[:, None] + torch.arange(height, device=images.device))[:, None, :, None]
+    columns = (right[:, None] + torch.arange(width, device=images.device))[:, None, None, :]
+    taken = padded.gather(2, rows.expand(-1, images.shape[1], -1, padded.shape[3]))
+    return taken.gather(3, columns.expand(-1, images.shape[1], height, -1))
+
+
+@dataclass
+class Lesson:
+    """A prior to be trained, and what it is trained on.
+
+    Attributes:
+        state: Of the loop, which can be saved between any two steps.
+        train: Codes to learn from.
+        held_out: Codes to look at.
+        config: Of the stage.
+        dropout: Share of the channels left out.
+        device: Where to compute.
+        encode: See :func:`~dim_data.distillation.likelihood.fit_prior`.
+        ranks: Who shares the work.
+    """
+
+    state: LoopState
+    train: CodeSet
+    held_out: CodeSet
+    config: PriorTrainingConfig
+    dropout: float
+    device: torch.device
+    encode: Encode | None = None
+    ranks: Ranks = ALONE
+
+    @classmethod
+    def of(
+        cls,
+        generator: Generator,
+        codes: Tensor,
+        labels: Tensor,
+        held: Tensor,
+        sight: Sight | None,
+        config: PriorTrainingConfig,
+        seed: int,
+        device: torch.device,
+    ) -> Lesson:
+        """A lesson of ``codes`` (N, *shape) of classes ``labels`` (N,), all on the CPU.
+
+        Those that are ``held``, bool (N,), are looked at; all are, if none is. Classes are parted by what a classifier
+        sees, and the prior is told it, if there is any ``sight``.
+        """
+        classes = generator.spec.num_classes
+        size, dropout = prior_for(int((~held).sum()), classes, config, parted=sight is not None)
+        clusters, features = labels, torch.zeros(len(labels), 0)
+        if sight is not None:
+            clusters = cluster_classes(sight.maps, labels, classes, size.clusters, seed)
+            features = summaries(sight, size.features)
+            size = replace(size, features=features.shape[1])
+        train, held_out = (CodeSet(codes[some], labels[some], clusters[some], features[some]) for some in (~held, held))
+        with GlobalRng(seed):
+            prior = TokenPrior(size, generator.decoder.latent_shape, generator.bank.levels, classes)
+        fit_conditions(prior, train, config.blur)
+        train = train.to(device)
+        held_out = held_out.to(device) if len(held_out) else train
+        return cls(prior_parts(prior, config.lr, seed, device), train, held_out, config, dropout, device)
+
+    def steps(self) -> Iterator[StageStep]:
+        """Train, yielding after each step."""
+        options: dict[str, Any] = {"encode": self.encode, "device": self.device, "ranks": self.ranks}
+        return fit_prior(self.state, self.train, self.held_out, self.config, self.dropout, **options)
+
+    @property
+    def result(self) -> TokenPrior:
+        """The best weights so far."""
+        best: TokenPrior = self.state.parts["best"].module
+        return best
