@@ -229,11 +229,10 @@ def fit_prior(
         clusters = _untold(train.clusters[at], prior.cluster.num_embeddings - 1, UNTOLD_CLUSTER, state.rng, portion)
         blurred = _blurred(train.features[at], config.blur, state.rng, portion)
         features = torch.where(known[:, None], blurred, train.features[at])
-        kept = torch.rand(size, 1, generator=state.rng) >= UNTOLD_CLASS
-        features = features * portion.of(kept).float().to(device)
+        features = features * portion.of(torch.rand(size, 1, generator=state.rng) >= UNTOLD_CLASS).float().to(device)
         told = _corrupted(tokens, prior.levels, config.corruption, state.rng, portion)
-        masks = _masks((prior.config.layers, 2, size, 1, prior.config.width), dropout, state.rng)
-        masks = portion.of(masks, 2).to(device)
+        shape = (prior.config.layers, 2, size, 1, prior.config.width)
+        masks = portion.of(_masks(shape, dropout, state.rng), 2).to(device)
         with autocast(device):
             nats = ask(tokens, labels, clusters, features, kinds, told, masks)
         optimiser.zero_grad(set_to_none=True)
