@@ -1,10 +1,12 @@
-"""How fast: everything side by side in one run, as ratios, written to ``timing/results/cpu.json`` or ``gpu.json``.
+"""How fast: everything side by side in one run, as ratios, written to a file of each processor in ``timing/results``.
 
-    python benchmarks/speed.py                                   # all sections, about 20 minutes on 2 cores
+    python benchmarks/speed.py                                   # all sections, about 25 minutes on 2 cores
+    python benchmarks/speed.py --using                           # those of loading and training: 8 minutes
     python benchmarks/speed.py --sections loader start           # some; the others stay as they are in the file
     python benchmarks/speed.py --sections generator --original PATH     # PATH: a checkout of the DiM paper's code
 
-No data is needed: speed does not depend on what a picture shows, so the real files' stand-in is random pixels. The
+No data is needed: speed does not depend on what a picture shows, so the real files' stand-in is random pixels. Other
+loaders (Hugging Face ``datasets``, ``spdl``) take part where they are installed. The
 contestants of a section take turns, round after round, and ratios are taken within a round, so that a machine
 which is slower for a while is so for all of them. Run it on an idle machine; ``report.py`` renders the tables.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -44,10 +47,14 @@ SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
 }
 
 
+USING = ("loader", "training", "generator", "start", "profile")
+
+
 def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     """What to measure, and how long."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
+    parser.add_argument("--using", dest="sections", action="store_const", const=list(USING), help="the use half's")
     parser.add_argument("--device", help="default: CUDA where there is one")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each contestant in each round, at least")
     parser.add_argument("--rounds", type=int, default=5)
@@ -63,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     args = read_arguments(words)
     device = resolve_device(args.device)
     bench = Bench(device, args.seconds, args.rounds, args.scale, args.original)
-    path = args.out / f"{'gpu' if device.type == 'cuda' else 'cpu'}.json"
+    name = hardware(device).lower().replace("torch.", "")
+    path = args.out / f"{re.sub('[^a-z0-9]+', '-', name)}.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     command = shlex.join(["python", "benchmarks/speed.py", *words]).replace(str(args.original), "PATH")
     for name in args.sections:

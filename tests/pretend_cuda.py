@@ -126,6 +126,7 @@ def pretend_cuda() -> Iterator[torch.device]:
             mock.patch.object(torch.cuda, "is_available", return_value=True),
             mock.patch.object(torch.cuda, "get_device_capability", return_value=(7, 5)),
             mock.patch.object(torch.cuda, "_lazy_init", return_value=None),
+            mock.patch.object(torch.cuda, "mem_get_info", return_value=(1 << 30, 1 << 30)),
             mock.patch.object(torch.cuda, "device", nullcontext),
             mock.patch.object(torch.cuda, "manual_seed"),
             mock.patch.object(torch.cuda, "get_rng_state", return_value=torch.zeros(16, dtype=torch.uint8)),

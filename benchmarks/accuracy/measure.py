@@ -6,6 +6,7 @@
     python benchmarks/reproduce.py cifar10 --row before --source runs/cifar10/before_matching --data-root DIR
     python benchmarks/reproduce.py cifar10 --row stored --data-root DIR            # as many JPEGs as its bytes hold
     python benchmarks/reproduce.py cifar10 --source cifar10_noise --data-root DIR
+    python benchmarks/reproduce.py cifar10 --row refreshed --source cifar10_noise --refresh 0.1 --data-root DIR
 
 Each seed is written when it is done; a second call with more seeds adds to the file. Killed within a seed, the same
 call goes on from a checkpoint beside the file. Under torchrun each rank takes the next seed. Nothing is chosen here:
@@ -36,7 +37,7 @@ from dim_data.images.caches import held
 from dim_data.networks import Errand, Ranks, own_device
 from dim_data.protocol import RECIPES
 
-ROWS = ("generator", "before", "real", "stored")
+ROWS = ("generator", "refreshed", "before", "real", "stored")
 
 
 def read_arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -52,6 +53,7 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--ipc", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=1000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--refresh", type=float, default=0.1, help="of --row refreshed: the share new in each epoch")
     parser.add_argument("--quality", type=int, default=50, help="JPEG quality of --row stored")
     parser.add_argument("--data-root", default=os.environ.get("DIM_DATA_ROOT"), help="default: DIM_DATA_ROOT")
     parser.add_argument("--device")
@@ -64,12 +66,13 @@ def training_images(
 ) -> tuple[Generator | LabelledImages, dict[str, Any]]:
     """What the classifiers are trained on, and what the result file says of it."""
     source = args.source or args.dataset
-    if args.row in ("generator", "before"):
+    if args.row in ("generator", "refreshed", "before"):
         generator = Generator.from_pretrained(source, device=device)
         # Of a run's before_matching/, the run's name says which generator it became.
         name = (Path(source).resolve().parent if args.row == "before" else Path(source)).name
         weights, training = weights_of(generator), read_training(generator.folder or Path())
         facts = {"source": name, "latents": generator.config.source, "bytes": weights.stat().st_size}
+        facts |= {"refresh": args.refresh} if args.row == "refreshed" else {}
         return generator, facts | ({"training_minutes": training["minutes"]} if "minutes" in training else {})
     real = load_real(args.dataset, root=args.data_root)
     if args.row == "stored":
@@ -90,7 +93,8 @@ def main(words: Sequence[str], ranks: Ranks | None = None) -> Path:
     test = load_real(args.dataset, split="test", root=args.data_root)
     train, facts = training_images(args, device)
     cell = {name: getattr(args, name) for name in ("dataset", "row", "classifier", "recipe", "ipc", "epochs")} | facts
-    path = result_path(args.out, args.dataset, args.row, cell["source"], args.classifier, args.recipe, args.ipc)
+    name = cell["source"] + (f"_{cell['refresh']:g}" if "refresh" in cell else "")
+    path = result_path(args.out, args.dataset, args.row, name, args.classifier, args.recipe, args.ipc)
     args.out.mkdir(parents=True, exist_ok=True)
     for seed in args.seeds:
         if str(seed) in runs_in(path) or not errand.take(str(seed)):
@@ -105,6 +109,7 @@ def main(words: Sequence[str], ranks: Ranks | None = None) -> Path:
             ipc=args.ipc,
             epochs=args.epochs,
             seeds=(seed,),
+            refresh=cell.get("refresh", 1.0),
             checkpoint=checkpoint,
             device=device,
             alone=True,

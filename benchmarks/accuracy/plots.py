@@ -67,6 +67,8 @@ def accuracy_points(results: list[dict[str, Any]], optimizer: str, against: str)
     for cell in results:
         if (cell["dataset"], cell["classifier"]) != ("cifar10", "convnet3") or cell["recipe"] == "paper":
             continue
+        if cell["row"] == "refreshed":
+            continue
         recipe = RECIPES[cell["recipe"]]
         if recipe.optimizer != optimizer or against not in cell or (against == "bytes" and cell["ipc"] == 1):
             continue

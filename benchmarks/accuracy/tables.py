@@ -8,7 +8,7 @@ from accuracy.cells import accuracy, processors
 
 DATASETS = {"cifar10": "CIFAR-10", "fashion_mnist": "Fashion-MNIST", "mnist": "MNIST", "svhn": "SVHN"}
 RECIPE_ORDER = ("tuned", "soft", "muon", "muon_soft", "muon_crop", "muon_crop_soft", "muon_crop_mixed", "paper")
-ROW_ORDER = ("generator", "before", "stored", "real")
+ROW_ORDER = ("generator", "refreshed", "before", "stored", "real")
 
 
 def label(cell: dict[str, Any]) -> str:
@@ -16,6 +16,7 @@ def label(cell: dict[str, Any]) -> str:
     size = f"{cell['bytes'] / 1e6:.2f} MB" if "bytes" in cell else ""
     return {
         "generator": f"**`{cell['source']}`** ({cell.get('latents')}, {size})",
+        "refreshed": f"**`{cell['source']}`**, {cell.get('refresh', 1):.0%} of the pictures new in each epoch",
         "before": f"`{cell['source']}` before matching ({cell.get('latents')})",
         "stored": f"{cell.get('stored_images')} random real images as JPEG ({size})",
         "real": "real images, fresh, same protocol"

@@ -50,8 +50,8 @@ class Bench:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
-    def compete(self, contestants: dict[str, Work], reference: str) -> list[dict[str, Any]]:
-        """Images a second of each contestant, and its ratio to ``reference`` in the same round.
+    def compete(self, contestants: dict[str, Work], reference: str, beside: str | None = None) -> list[dict[str, Any]]:
+        """Images a second of each contestant, and its ratios to ``reference`` and ``beside`` in the same round.
 
         Each does its work once before the clock runs: compilation, workers and caches are warm.
         """
@@ -70,6 +70,8 @@ class Bench:
         for name, values in rates.items():
             ratios = [a / b for a, b in zip(values, rates[reference], strict=True)]
             rows.append({"name": name, "rate": spread(values), "ratio": spread(ratios)})
+            if beside is not None:
+                rows[-1]["beside"] = spread([a / b for a, b in zip(values, rates[beside], strict=True)])
         return rows
 
     def size(self, count: int) -> int:

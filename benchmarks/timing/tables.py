@@ -1,4 +1,4 @@
-"""The result files of ``speed.py`` as Markdown: five rows for README.md, more and long tables for benchmarks/README.md.
+"""The result files of ``speed.py`` as Markdown: a few rows for README.md, long tables for benchmarks/README.md.
 
 Beside a generator's speed stands its accuracy, which ``report.py`` hands over: bundled name -> percent.
 """
@@ -46,26 +46,40 @@ def named(rows: list[dict[str, Any]], start: str) -> dict[str, Any]:
 
 
 def load_speeds(folder: Path) -> dict[str, Sections]:
-    """The result files in ``folder``: device -> section -> what was measured."""
+    """The result files in ``folder``, one for each processor: file's name -> section -> what was measured."""
     return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
 
 
+def exactly(rows: list[dict[str, Any]], name: str) -> dict[str, Any] | None:
+    """The row of that name, if it was measured."""
+    return next((row for row in rows if row["name"] == name), None)
+
+
+FIRST, FILLED = "DistilledLoader, first pass over the pictures", "DistilledLoader, later passes"
+WORKERS = "DistilledDataset, 2 workers, later passes"
+
+
 def headlines(found: Sections) -> list[tuple[str, str]]:
-    """The five numbers that README.md has: pairs of a sentence and its number, from one device's results."""
+    """The numbers that README.md has: pairs of a sentence and its number, from one processor's results."""
     lines: list[tuple[str, str]] = []
     for classifier, feed, what in (
-        ("resnet18", "DistilledLoader", "time to train ResNet-18 from `DistilledLoader`, against a tensor in memory"),
-        ("convnet3", "DistilledLoader", "time to train ConvNet-3 the same way"),
-        ("convnet3", "DistilledLoader, cache filled", "time to train ConvNet-3 with `cache=True`, once it is filled"),
+        (
+            "convnet3",
+            FIRST,
+            "time to train ConvNet-3 from `DistilledLoader`, against a tensor in memory, the first pass",
+        ),
+        ("convnet3", FILLED, "the same, once each picture was shown"),
+        ("convnet3", "DistilledLoader, noise", "the same from noise, all pictures new"),
+        ("convnet3", "DistilledLoader, noise, `refresh=0.1`", "the same from noise, a tenth of them new"),
+        ("resnet18", FIRST, "time to train ResNet-18 from `DistilledLoader`, the first pass"),
     ):
-        if "training" in found:
-            row = next(row for row in found["training"][classifier] if row["name"] == feed)
+        row = exactly(found["training"][classifier], feed) if "training" in found else None
+        if row is not None:
             lines.append((what, span(row["time"], "x")))
     if "generator" in found:
-        # Codes change no network: before and after they were refined the decoder is of one speed.
-        row = next(row for row in found["generator"]["rows"] if row.get("source") in ("cifar10", "cifar10_unrefined"))
+        row = exactly(found["generator"]["rows"], "`cifar10`")
         what = "pictures a second of `cifar10`'s decoder, against the paper's generator"
-        lines.append((what, span(row["ratio"], "x")))
+        lines += [(what, span(row["ratio"], "x"))] if row is not None else []
     if "distilling" in found:
         row = named(found["distilling"]["matching"], "preset `default`")
         what = "matching steps a second of `distill()`, against the original's way"
@@ -74,29 +88,30 @@ def headlines(found: Sections) -> list[tuple[str, str]]:
 
 
 def summary(found: Sections, accuracies: Accuracies) -> list[tuple[str, str]]:
-    """What a reader wants to know first: pairs of a sentence and its number, from one device's results."""
+    """What a reader wants to know first: pairs of a sentence and its number, from one processor's results."""
     lines: list[tuple[str, str]] = []
     if "generator" in found:
         for row in found["generator"]["rows"]:
-            if row.get("source") in ("cifar10", "cifar10_unrefined", "cifar10_noise", "cifar10_gaussian"):
+            if row.get("source") in ("cifar10", "cifar10_noise"):
                 beside = f"{row['name']} ({accuracies.get(row['source'], '-')} % at ipc 10)"
                 what = f"{beside} against the paper's generator, images a second"
                 lines.append((what, span(row["ratio"], "x")))
     for classifier, name in (("resnet18", "ResNet-18"), ("convnet3", "ConvNet-3")):
-        if "training" in found:
-            rows = found["training"][classifier]
-            for feed in ("DistilledLoader", "DistilledLoader, cache filled"):
-                row = next(row for row in rows if row["name"] == feed)
-                lines.append((f"time to train {name} from {feed}, against a tensor in memory", span(row["time"], "x")))
+        rows = found["training"][classifier] if "training" in found else []
+        for row in rows:
+            if row["name"].startswith("DistilledLoader") and "ahead" not in row["name"]:
+                what = f"time to train {name} from {row['name']}, against a tensor in memory"
+                lines.append((what, span(row["time"], "x")))
+            elif row["name"] == WORKERS and "beside" in row:
+                what = f"time to train {name} from {row['name']}, against CIFAR10 in the same"
+                lines.append((what, span(row["beside"], "x")))
     if "loader" in found:
-        rows = found["loader"]["rows"]
-        row = named(rows, "DistilledDataset, 2 workers")
-        what = "`DistilledDataset` in a `DataLoader` with 2 workers, against the bare decoder, images a second"
-        lines.append((what, times(row["to_forward"])))
-        for feed in ("DistilledLoader", "DistilledLoader, cache filled"):
-            row = next(row for row in rows if row["name"] == feed)
-            what = f"{feed} against torchvision's `CIFAR10` in a `DataLoader` with 2 workers, images a second"
-            lines.append((what, span(row["ratio"], "x")))
+        for row in found["loader"]["rows"]:
+            if row["name"] in (FIRST, FILLED, WORKERS):
+                what = (
+                    f"{row['name']}, against torchvision's `CIFAR10` in a `DataLoader` with 2 workers, images a second"
+                )
+                lines.append((what, span(row["ratio"], "x")))
     if "distilling" in found:
         rows = found["distilling"]["matching"]
         for start, what in (
@@ -105,9 +120,9 @@ def summary(found: Sections, accuracies: Accuracies) -> list[tuple[str, str]]:
         ):
             lines.append((what, span(named(rows, start)["ratio"], "x")))
     if "start" in found:
-        rows = found["start"]["rows"]
-        lines.append(("`import dim_data`, beyond torch's own", span(named(rows, "import dim_data")["seconds"], " s")))
-        lines.append(("from nothing to the first batch of 128", span(named(rows, "from ")["seconds"], " s")))
+        for row in found["start"]["rows"][1:]:
+            what = "`import dim_data`, beyond torch's own" if row["name"].startswith("import") else row["name"]
+            lines.append((what, span(row["seconds"], " s")))
     return lines
 
 
@@ -120,33 +135,39 @@ def facts(section: dict[str, Any]) -> str:
     )
 
 
-def _short(device: str, found: Sections, lines: list[tuple[str, str]]) -> list[str]:
-    rows = [[what, number] for what, number in lines]
-    machine = sorted(
-        {f"{s['hardware']}; torch {s['versions']['torch']}" for name, s in found.items() if name in RENDERERS}
+def _columns(lines: dict[str, list[tuple[str, str]]], devices: dict[str, Sections]) -> str:
+    """A column for each processor, named as its sections name it; they are never compared."""
+    whats = list(dict.fromkeys(what for own in lines.values() for what, _ in own))
+    rows = [[what, *(dict(own).get(what, "") for own in lines.values())] for what in whats]
+    heads = [next(iter(found.values()))["hardware"] for found in devices.values()]
+    versions = sorted(
+        {s["versions"]["torch"] for found in devices.values() for name, s in found.items() if name in RENDERERS}
     )
-    return [table([f"on a {device.upper()}", "median (range)"], rows), f"Measured on: {'; '.join(machine)}."]
+    return f"{table(['median (range)', *heads], rows)}\n\nMeasured with torch {', '.join(versions)}."
 
 
 def render_headlines(devices: dict[str, Sections]) -> str:
-    """The table of README.md: one for each device that was measured."""
-    return "\n\n".join(part for device, found in devices.items() for part in _short(device, found, headlines(found)))
+    """The table of README.md."""
+    return _columns({device: headlines(found) for device, found in devices.items()}, devices) if devices else ""
 
 
 def render_summary(devices: dict[str, Sections], accuracies: Accuracies) -> str:
-    """The short table of benchmarks/README.md: one for each device that was measured."""
-    return "\n\n".join(
-        part for device, found in devices.items() for part in _short(device, found, summary(found, accuracies))
-    )
+    """The short table of benchmarks/README.md."""
+    lines = {device: summary(found, accuracies) for device, found in devices.items()}
+    return _columns(lines, devices) if devices else ""
 
 
 def render_details(devices: dict[str, Sections], accuracies: Accuracies) -> str:
-    """The tables of benchmarks/README.md: every section of every device."""
+    """The tables of benchmarks/README.md: every section of every processor."""
     parts = []
-    for device, found in devices.items():
+    for found in devices.values():
         for name, renderer in RENDERERS.items():
             if name in found:
-                parts += [f"**{TITLES[name]}** ({device.upper()})", renderer(found, accuracies), facts(found[name])]
+                parts += [
+                    f"**{TITLES[name]}** ({found[name]['hardware']})",
+                    renderer(found, accuracies),
+                    facts(found[name]),
+                ]
     return "\n\n".join(parts)
 
 
@@ -166,8 +187,16 @@ def _training(found: Sections, accuracies: Accuracies) -> str:
     section = found["training"]
     parts = []
     for classifier in ("convnet3", "resnet18"):
-        rows = [[row["name"], f"{row['seconds_per_10k']:,.3g}", span(row["time"], "x")] for row in section[classifier]]
+        rows = [
+            [
+                row["name"],
+                f"{row['seconds_per_10k']:,.3g}",
+                *(span(row[n], "x") for n in ("time", "beside") if n in row),
+            ]
+            for row in section[classifier]
+        ]
         heads = [f"{classifier} fed by", "s per 10,000 images", f"time against {section['reference']}"]
+        heads += [f"against {section['beside']}"] if "beside" in section else []
         parts.append(table(heads, rows))
     return "\n\n".join(parts)
 

@@ -2,68 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader
-from torchvision import datasets, transforms
 
-from dim_data import DistilledDataset, DistilledLoader, Generator
+from dim_data import DistilledLoader, Generator
 from dim_data.networks import autocast, build_classifier, compiled
 from timing.contest import CIFAR, Bench, Work, in_process, load, spread
+from timing.feeds import FILLED, FIRST, MEMORY, feeds
 
-
-class RandomCIFAR10(datasets.CIFAR10):
-    """torchvision's CIFAR10 with random pixels in place of the downloaded ones: the same work for each item."""
-
-    def __init__(self, count: int, transform: Callable[[Any], Any]) -> None:
-        rng = np.random.default_rng(0)
-        self.data = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
-        self.targets = [index % 10 for index in range(count)]
-        self.transform, self.target_transform = transform, None
+CIFAR10 = "CIFAR10 of torchvision, 2 workers"
 
 
 def epoch_of(loader: Any) -> Work:
     """One pass over a loader."""
     return lambda: sum(len(labels) for _, labels in loader)
-
-
-def feeds(bench: Bench, count: int, workers: int) -> dict[str, Any]:
-    """What can feed a training loop with ``count`` images an epoch: name -> an iterable of (images, labels)."""
-    ipc = count // 10
-    options = {"batch_size": bench.batch, "num_workers": workers, "persistent_workers": workers > 0}
-    to_tensor = transforms.ToTensor()
-    cached = DistilledDataset("cifar10", ipc=ipc, transform=to_tensor, cache=True)
-    cached_loader = DistilledLoader("cifar10", bench.batch, ipc=ipc, device=bench.device, cache=True)
-    # The bank is larger than an epoch here: staying in one epoch is what later rounds of the bank are like.
-    cached.set_epoch(0)
-    memory = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, device=bench.device)
-    targets = torch.arange(count, device=bench.device) % 10
-
-    class Pinned:
-        def __iter__(self) -> Any:
-            cached_loader.set_epoch(0)
-            return iter(cached_loader)
-
-    class Memory:
-        def __iter__(self) -> Any:
-            for index in torch.randperm(count, device=bench.device).split(bench.batch):
-                yield memory[index].float() / 255, targets[index]
-
-    plural = f"{workers} worker{'s' * (workers != 1)}"
-    return {
-        "a tensor in memory": Memory(),
-        f"CIFAR10 of torchvision, {plural}": DataLoader(RandomCIFAR10(count, to_tensor), shuffle=True, **options),
-        f"DistilledDataset, {plural}": DataLoader(
-            DistilledDataset("cifar10", ipc=ipc, transform=to_tensor), shuffle=True, **options
-        ),
-        f"DistilledDataset, {plural}, cache filled": DataLoader(cached, shuffle=True, **options),
-        "DistilledLoader": DistilledLoader("cifar10", bench.batch, ipc=ipc, device=bench.device),
-        "DistilledLoader, cache filled": Pinned(),
-    }
 
 
 def bare_forward(bench: Bench, generator: Generator) -> Work:
@@ -85,9 +39,8 @@ def measure_loader(bench: Bench) -> dict[str, Any]:
     """Images a second out of each kind of loader, nothing else running."""
     count = bench.size(2560)
     contestants = {"the bare generator's forward": bare_forward(bench, load("cifar10", bench.device))}
-    for workers in (0, 2):
-        contestants |= {name: epoch_of(feed) for name, feed in feeds(bench, count, workers).items()}
-    reference = next(name for name in contestants if name.startswith("CIFAR10") and "2" in name)
+    contestants |= {name: epoch_of(feed) for name, feed in feeds(bench, count, workers=(1, 2)).items()}
+    reference = CIFAR10
     rows = bench.compete(contestants, reference)
     forward = next(row for row in rows if row["name"].startswith("the bare"))["rate"][0]
     for row in rows:
@@ -120,21 +73,25 @@ def training_epoch(bench: Bench, classifier: str, feed: Any) -> Work:
 
 
 def measure_training(bench: Bench) -> dict[str, Any]:
-    """Training of two classifiers on each feed; ``time`` is relative to training on a tensor in memory."""
+    """Training of two classifiers on each feed: ``time`` against a tensor in memory, ``beside`` against CIFAR10."""
     found = {}
-    for classifier, count in (("convnet3", 1280), ("resnet18", 512)):
+    for classifier, count in (("convnet3", 1280), ("resnet18", 256)):
         count = max(bench.batch, bench.size(count) // bench.batch * bench.batch)
+        large = classifier == "resnet18"  # beside which no loader takes long
+        fed = feeds(bench, -(-count // 10) * 10, workers=(2,), noise=not large)
         contestants = {
             name: training_epoch(bench, classifier, feed)
-            for name, feed in feeds(bench, -(-count // 10) * 10, workers=2).items()
+            for name, feed in fed.items()
+            if not large or name in (MEMORY, CIFAR10, f"DistilledLoader, {FIRST}", f"DistilledLoader, {FILLED}")
         }
-        rows = bench.compete(contestants, "a tensor in memory")
+        rows = bench.compete(contestants, MEMORY, CIFAR10)
         for row in rows:
-            middle, low, high = row.pop("ratio")
-            row["time"] = [float(f"{1 / x:.4g}") for x in (middle, high, low)]
+            for ratio, name in (("ratio", "time"), ("beside", "beside")):
+                middle, low, high = row.pop(ratio)
+                row[name] = [float(f"{1 / x:.4g}") for x in (middle, high, low)]
             row["seconds_per_10k"] = float(f"{10_000 / row['rate'][0]:.4g}")
         found[classifier] = rows
-    return {"reference": "a tensor in memory", "batch": bench.batch, **found}
+    return {"reference": MEMORY, "beside": CIFAR10, "batch": bench.batch, **found}
 
 
 GROWTH = """
@@ -202,27 +159,36 @@ import json, sys, time
 started = time.perf_counter()
 import torch
 torch_done = time.perf_counter()
-from dim_data import DistilledDataset
+from dim_data import DistilledLoader
 imported = time.perf_counter()
-dataset = DistilledDataset("cifar10")
+loader = DistilledLoader(sys.argv[1], 128, device=sys.argv[2])
 built = time.perf_counter()
-dataset.read(range(128))
+for images, labels in loader:
+    images.sum().item()
+    break
 print(json.dumps([torch_done - started, imported - torch_done, built - imported, time.perf_counter() - built]))
 """
 
 
 def measure_start(bench: Bench) -> dict[str, Any]:
     """Seconds from nothing to the first batch of 128, each time in a process of its own."""
-    runs = [in_process(START) for _ in range(max(2, bench.rounds))][1:]  # the first one warms the disk
-    names = ("import torch", "import dim_data after it", "DistilledDataset('cifar10')", "the first batch of 128")
-    rows = [{"name": n, "seconds": spread(list(v))} for n, v in zip(names, zip(*runs, strict=True), strict=True)]
-    together = spread([run[2] + run[3] for run in runs])
-    return {"rows": [*rows, {"name": "from DistilledDataset('cifar10') to the first batch", "seconds": together}]}
+    rows = []
+    for source in ("cifar10", "cifar10_noise"):
+        runs = [in_process(START, source, bench.device.type) for _ in range(max(2, bench.rounds))]
+        runs = runs[1:]  # the first one warms the disk
+        if not rows:
+            for name, times in zip(("import torch", "import dim_data after it"), zip(*runs, strict=True), strict=False):
+                rows.append({"name": name, "seconds": spread(list(times))})
+        together = spread([run[2] + run[3] for run in runs])
+        rows.append({"name": f"from DistilledLoader('{source}') to its first batch of 128", "seconds": together})
+    return {"rows": rows}
 
 
 def measure_profile(bench: Bench) -> dict[str, Any]:
     """Where the time goes while ConvNet-3 trains on ``DistilledLoader``: the operators that take most of it."""
-    feed = feeds(bench, max(bench.batch, bench.size(640) // bench.batch * bench.batch), workers=0)["DistilledLoader"]
+    count = max(bench.batch, bench.size(640) // bench.batch * bench.batch)
+    options = {"cache": False, "ahead": 0}  # each picture is made, in the thread that trains
+    feed = DistilledLoader("cifar10", bench.batch, ipc=-(-count // 10), device=bench.device, **options)
     original, marked = feed.generator.decode, "synthesis of the pictures"
 
     def decode(*arguments: Any) -> torch.Tensor:

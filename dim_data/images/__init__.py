@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from dim_data.images.augmentation import AUGMENTATIONS, augment, augment_pair, permitted
 from dim_data.images.caches import CachedImages, cache_folder, cached_images, remove_cached
-from dim_data.images.defaults import in_steps, torch_defaults
+from dim_data.images.defaults import are_default, in_steps, torch_defaults
 from dim_data.images.labelled import LabelledImages, digest
 from dim_data.images.portions import WHOLE, Portion
 from dim_data.images.real import load_real
@@ -41,6 +41,7 @@ __all__ = [
     "ImageSpec",
     "LabelledImages",
     "Portion",
+    "are_default",
     "augment",
     "augment_pair",
     "bundled_test_sample",

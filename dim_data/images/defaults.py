@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 
-__all__ = ["in_steps", "torch_defaults"]
+__all__ = ["are_default", "in_steps", "torch_defaults"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -53,6 +53,12 @@ def torch_defaults(*, painting: bool = False) -> Iterator[None]:
             stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
             torch.set_float32_matmul_precision("highest")
         yield
+
+
+def are_default() -> bool:
+    """Whether the process's precision is as torch starts out: then a thread in :func:`torch_defaults` changes none."""
+    found = (getattr(place, name) in ("none", value) for place, name, value in _switches(painting=False))
+    return all(found) and (_BY_OPERATOR or torch.get_float32_matmul_precision() == "highest")
 
 
 def _switches(painting: bool) -> Iterator[tuple[Any, str, Any]]:

@@ -6,8 +6,11 @@
 * ``columns``: ``data`` and ``targets``, read, edited or assigned; ``forms``: as torchvision's sets hold them.
 * ``parts``: of a set, and one that is held out.
 * ``passes``: new pictures in each pass, whoever draws them.
-* ``cache``: pictures decoded once. ``memory``: what processes share.
-* ``loader``: :class:`DistilledLoader`, batches made on the device where you train.
+* ``serials``: which picture stands where in an epoch.
+* ``choosing``: whether pictures are kept. ``cache``: those of stored codes, made once. ``slots``: those of an epoch.
+  ``keeping``: what both are. ``memory``: what processes share.
+* ``loader``: :class:`DistilledLoader`, batches made on the device where you train. ``batches``: those of a pass.
+  ``ahead``: made while you train.
 * ``shares``: which part of an epoch falls to which rank. ``orders``: its indices, as the loader's sampler.
 * ``progress``: where the loader's pass stands. ``pictures``: those of its epoch by index, as its dataset.
 * ``opening``: what both are opened with.
@@ -21,6 +24,8 @@ from dim_data.loading.cache import PictureCache
 from dim_data.loading.dataset import DistilledDataset
 from dim_data.loading.loader import DistilledLoader
 from dim_data.loading.named import DistilledCIFAR10, DistilledFashionMNIST, DistilledMNIST
+from dim_data.loading.serials import check_refresh, serials_at
+from dim_data.loading.slots import SlotCache
 
 __all__ = [
     "DistilledCIFAR10",
@@ -29,4 +34,7 @@ __all__ = [
     "DistilledLoader",
     "DistilledMNIST",
     "PictureCache",
+    "SlotCache",
+    "check_refresh",
+    "serials_at",
 ]

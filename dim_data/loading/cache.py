@@ -2,70 +2,50 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Any
+import math
 
 import torch
 from torch import Tensor
 
 from dim_data.generator import Generator
 from dim_data.images import torch_defaults
-from dim_data.loading.memory import common, hand_on, is_spawning
+from dim_data.loading.keeping import Keeper
 
 __all__ = ["PictureCache"]
 
-SHARED = Path("/dev/shm")  # where Linux keeps what spawned processes share; small in most containers
 
-
-class PictureCache:
+class PictureCache(Keeper):
     """Synthesize as a generator with stored codes does, bit for bit, but decode no code twice.
 
     A picture is decoded when it is first asked for. Memory grows to one byte for each pixel and channel of each
-    code: 154 MB for 50,000 codes of 32x32 RGB.
+    code: 154 MB for 50,000 codes of 32x32 RGB. Where a weight of the generator is changed, as torch counts changes, it
+    begins anew. What is pickled or copied begins empty, save in workers that share it.
 
     Args:
         generator: One that stores codes.
         shared: Let worker processes, forked or spawned, fill and read one cache together (on the CPU). Only those
-            that are spawned need ``/dev/shm`` for it.
+            that are spawned need ``/dev/shm`` for it, and take all of it at once.
+        optional: Decode each time where there is too little memory, without an error.
 
     Raises:
         MemoryError: ``shared``, it is pickled for a process that is spawned, and there is too little ``/dev/shm``.
         ValueError: The generator is driven by noise: no picture ever comes again.
     """
 
-    @torch_defaults(painting=True)
-    def __init__(self, generator: Generator, *, shared: bool = False) -> None:
+    def __init__(self, generator: Generator, *, shared: bool = False, optional: bool = False) -> None:
         if not generator.source.finite:
             raise ValueError(
                 "a cache needs stored codes; this generator is driven by noise, and no picture of it ever comes "
-                "again: leave out cache=True, or freeze one set by DistilledDataset(..., fixed=True)"
+                "again: leave out cache=True, keep pictures for some passes by refresh=0.1, or freeze one set by "
+                "DistilledDataset(..., fixed=True)"
             )
-        self.generator = generator
-        spec, codes = generator.spec, generator.bank.codes
-        shape = (len(codes), spec.channels, spec.size, spec.size)
-        if shared:
-            self._pictures = common(*shape, dtype=torch.uint8)
-            self._known = common(len(codes), dtype=torch.bool)
-        else:
-            self._pictures = torch.empty(shape, dtype=torch.uint8, device=codes.device)
-            self._known = torch.zeros(len(codes), dtype=torch.bool, device=codes.device)
-        self._filled = False
-        self._shared = shared
+        super().__init__(generator, self.shape_for(generator), torch.bool, shared=shared, optional=optional)
 
-    def __getstate__(self) -> dict[str, Any]:
-        if self._shared and is_spawning():
-            if not self._pictures.is_shared():
-                _check_shared_memory(self._pictures.numel() + self._known.numel())
-            hand_on(self._pictures, self._known)
-        return self.__dict__
-
-    @torch_defaults(painting=True)
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if self._shared and not self._pictures.is_shared():  # a copy, whose memory is its own again
-            self._pictures = common(*self._pictures.shape, dtype=torch.uint8).copy_(self._pictures)
-            self._known = common(*self._known.shape, dtype=torch.bool).copy_(self._known)
+    @staticmethod
+    def shape_for(generator: Generator) -> tuple[int, int]:
+        """Pictures it keeps at most, and the bytes of each."""
+        spec = generator.spec
+        return len(generator.bank), math.prod((spec.channels, spec.size, spec.size))
 
     @torch_defaults(painting=True)
     def synthesize(self, labels: Tensor, serials: Tensor, seed: int = 0) -> Tensor:
@@ -76,24 +56,18 @@ class PictureCache:
     @torch_defaults(painting=True)
     def decode(self, rows: Tensor) -> Tensor:
         """What :meth:`Generator.decode <dim_data.generator.Generator.decode>` returns for these rows."""
-        if not self._filled:
-            missing = rows[~self._known[rows]].unique()
+        memory = self._kept()
+        if memory is None:
+            return self.generator.decode(rows)
+        if not memory.full:
+            missing = rows[~memory.marks[rows]].unique()
             if len(missing):
-                self._pictures[missing] = self.generator.decode(missing)
-                self._known[missing] = True  # last: another process may look at any moment
-            self._filled = bool(self._known.all())  # from then on nobody waits for an answer of the device
-        return self._pictures[rows]
+                memory.rows[missing] = self.generator.decode(missing).flatten(1)
+                memory.marks[missing] = True  # last: another process may look at any moment
+            memory.full = bool(memory.marks.all())  # from then on nobody waits for an answer of the device
+        return memory.rows[rows].unflatten(1, self._picture)
 
-
-def _check_shared_memory(wanted: int) -> None:
-    """A process that writes past the end of shared memory is killed without a word; ask first."""
-    if not SHARED.is_dir():
-        return
-    stat = os.statvfs(SHARED)
-    free = stat.f_bavail * stat.f_frsize
-    if wanted > free:
-        raise MemoryError(
-            f"cache=True needs {wanted / 1e6:.0f} MB of shared memory in workers that are spawned, and {SHARED} has "
-            f"{free / 1e6:.0f} MB left: enlarge it (docker run --shm-size=1g), use multiprocessing_context='fork', "
-            "or leave out cache=True"
-        )
+    @property
+    def is_full(self) -> bool:
+        """Whether every code was decoded by now, as far as this process knows."""
+        return self._memory is not None and self._memory.full

@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 import torch
 
 from dim_data.generator import Generator
-from dim_data.loading.cache import PictureCache
+from dim_data.loading.choosing import CacheChoice
 from dim_data.loading.forms import form_of
 from dim_data.loading.items import Items
 from dim_data.loading.opening import check_soft_labels, open_source, points_to_torchvision
 from dim_data.loading.parts import part_generator
-from dim_data.loading.passes import check_int, check_state
+from dim_data.loading.passes import check_int, check_state, settings_to_save
+from dim_data.loading.serials import check_refresh
 from dim_data.networks import resolve_device
 
 __all__ = ["DistilledDataset"]
@@ -56,9 +57,18 @@ class DistilledDataset(Items):
         fixed: Stay in epoch 0 for ever: ``ipc * num_classes`` pictures in all.
         device: Where pictures are made; ``None`` means the CPU. A GPU serves the main process only.
         token: Hub access token, for private repositories.
-        cache: Keep each decoded picture of a generator with stored codes in memory that all workers share, so that
-            none is decoded twice: the same pictures, faster; see :class:`~dim_data.loading.PictureCache`.
-
+        cache: Keep pictures that can be asked for again in memory that all workers share, so that none is made twice:
+            those of stored codes, of a ``fixed`` set, or of an epoch with ``refresh``. They are the same bit for bit,
+            and a classifier then trains as from a tensor in memory. Memory grows as they are asked for, a byte for each
+            pixel and channel: to 154 MB for 50,000 codes of 32x32 RGB. ``"auto"`` keeps them where all together take
+            512 MB at most, in each process that is not a worker, and does without in workers that are spawned if they
+            take more than a quarter of the free ``/dev/shm``; ``True`` keeps them whatever they take; ``False`` keeps
+            none. A weight that is changed makes it begin anew, in the process where it was changed; items
+            asked for one by one show it from the next epoch on.
+        refresh: Of a generator driven by noise, the share of an epoch's pictures that is new in the next one; the rest
+            stays, each at its index. At 0.1 a picture is shown in ten passes, and a pass makes a tenth of the pictures.
+            Which are new in which epoch depends on the index and the epoch alone. Where an epoch is not kept
+            (``cache``), the pictures are the same, and all are made in each pass. 1: all are new.
         soft_labels: Hand out, in place of each class, the probabilities that a teacher gives the picture, where the
             generator stores those or the teacher: a float32 tensor (num_classes,). ``cross_entropy`` takes a batch of
             them as it takes classes. A share such as 0.5 hands out that much of them, the rest being the class.
@@ -68,12 +78,16 @@ class DistilledDataset(Items):
         ipc: Images of each class.
         seed: The seed.
         fixed: Whether the epoch is frozen.
+        refresh: The share of pictures that is new in each epoch.
 
     Raises:
         FileNotFoundError: No such source.
-        TypeError: ``ipc`` or ``seed`` is not an int, or the arguments are those of torchvision's sets.
-        ValueError: ``ipc`` is below 1, ``train=False``: synthetic images are no test set, ``cache`` with a
-            generator driven by noise, or ``soft_labels`` with one that stores none or past [0, 1].
+        MemoryError: ``cache=True``, and ``/dev/shm`` has too little room for it in workers that are spawned.
+        TypeError: ``ipc`` or ``seed`` is not an int, ``refresh`` no number, or the arguments are those of torchvision's
+            sets.
+        ValueError: ``ipc`` is below 1, ``train=False``: synthetic images are no test set, ``cache=True`` with a
+            generator driven by noise of which no picture comes again, ``refresh`` outside (0, 1], or below 1 with
+            stored codes or ``fixed``, or ``soft_labels`` with a generator that stores none or past [0, 1].
     """
 
     _replaced = "CIFAR10"
@@ -92,8 +106,9 @@ class DistilledDataset(Items):
         fixed: bool = False,
         device: str | torch.device | None = None,
         token: str | bool | None = None,
-        cache: bool = False,
+        cache: CacheChoice = "auto",
         soft_labels: bool | float = False,
+        refresh: float = 1.0,
     ) -> None:
         if not train:
             raise ValueError(
@@ -105,6 +120,7 @@ class DistilledDataset(Items):
         self.device = resolve_device("cpu" if device is None else device)
         self.generator = open_source(source, revision, self.device, token)
         self.soft_labels = check_soft_labels(self.generator, soft_labels)
+        self.refresh = check_refresh(self.generator, refresh, fixed)
         self.transform, self.target_transform = transform, target_transform
         self.source = self.spec.name if isinstance(source, Generator) else str(source)
         self._form = form_of(self.spec)
@@ -148,18 +164,20 @@ class DistilledDataset(Items):
         rest, other, different = part_generator(self.generator, self.ipc, held, self.seed)
         train, validation = copy.copy(self), copy.copy(self)
         train.generator, train.ipc = rest, self.ipc - held
-        validation.generator, validation.ipc, validation.fixed = other, different, True
+        validation.generator, validation.ipc, validation.fixed, validation.refresh = other, different, True, 1.0
         validation.seed = self.seed + 2**63
         for part in (train, validation):
             part._targets = None
-            part._begin(isinstance(self._painter, PictureCache))
+            part._begin(self._cache)
         return train, validation
 
     # Resuming ----------------------------------------------------------------------------------------
 
     @property
     def _settings(self) -> dict[str, Any]:
-        return {"ipc": self.ipc, "seed": self.seed, "num_classes": self.spec.num_classes}
+        return {name: getattr(self, name) for name in ("ipc", "seed", "refresh")} | {
+            "num_classes": self.spec.num_classes
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Where the draws stand: JSON-ready, one bit for each index.
@@ -169,13 +187,13 @@ class DistilledDataset(Items):
         ``Subset`` or another wrapper pin the epoch instead. Called in the main process, this includes what
         workers have drawn ahead.
         """
-        return {"settings": self._settings, **self._passes.state_dict()}
+        return {"settings": settings_to_save(self._settings), **self._passes.state_dict()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go to where :meth:`state_dict` was taken.
 
         Raises:
-            ValueError: The state was saved with another ``ipc``, ``seed`` or number of classes.
+            ValueError: The state was saved with another ``ipc``, ``seed``, ``refresh`` or number of classes.
         """
         check_state(state_dict, self._settings, {"epoch", "pinned", "drawn"})
         self._passes.load_state_dict(state_dict)

@@ -18,10 +18,12 @@ from torch.utils.data import Subset, get_worker_info
 from dim_data.generator import CHUNK, Generator, blended
 from dim_data.images import ImageSpec, torch_defaults
 from dim_data.loading.askers import torch_asker
-from dim_data.loading.cache import PictureCache
+from dim_data.loading.choosing import CacheChoice, painter_for
 from dim_data.loading.columns import Columns
+from dim_data.loading.keeping import Keeper
 from dim_data.loading.parts import warn_of_reuse
 from dim_data.loading.passes import Passes
+from dim_data.loading.serials import serials_at
 from dim_data.loading.sheets import Sheets
 
 __all__ = ["Items"]
@@ -35,14 +37,16 @@ class Items(Columns):
     seed: int
     soft_labels: float
     fixed: bool
+    refresh: float
     device: torch.device
     transform: Callable[[Any], Any] | None
     target_transform: Callable[[Any], Any] | None
 
-    def _begin(self, cache: bool) -> None:
+    def _begin(self, cache: CacheChoice) -> None:
         """Stand before the first draw."""
-        shared = self.device.type == "cpu"
-        self._painter = PictureCache(self.generator, shared=shared) if cache else self.generator
+        again, opinions, shared = self.fixed or self.refresh < 1, bool(self.soft_labels), self.device.type == "cpu"
+        self._painter = painter_for(self.generator, cache, ipc=self.ipc, again=again, opinions=opinions, shared=shared)
+        self._cache = cache
         self._passes = Passes(len(self))
         self._rule_sheets()
 
@@ -51,7 +55,7 @@ class Items(Columns):
         self._pixels = math.prod(self._shape)
         opinion = 4 * self.spec.num_classes if self.soft_labels else 0
         # Looking up known pictures takes as long for many as for one.
-        size = CHUNK.get(self.device.type, 128) * (8 if isinstance(self._painter, PictureCache) else 1)
+        size = CHUNK.get(self.device.type, 128) * (8 if isinstance(self._painter, Keeper) else 1)
         self._sheets = Sheets(self.ipc * self.spec.num_classes, size, self._pixels + opinion)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -177,7 +181,7 @@ class Items(Columns):
     # Painting ----------------------------------------------------------------------------------------
 
     def _key(self, epoch: int) -> tuple[Any, ...]:
-        return epoch, self.seed, self.ipc, self.soft_labels, id(self.generator)
+        return epoch, self.seed, self.ipc, self.refresh, self.soft_labels, id(self.generator)
 
     def _epoch_key(self) -> tuple[Any, ...]:
         return self._key(self.epoch)
@@ -189,6 +193,7 @@ class Items(Columns):
 
     def _rows(self, places: Tensor, epoch: int) -> NDArray[np.uint8]:
         """Rows of a sheet: each a picture and, if labels are soft, the opinion of it."""
+        places = places.clamp(max=self.ipc * self.spec.num_classes - 1)  # past it lies what nobody asks for
         epochs = torch.full_like(places, epoch)
         pictures = self._pictures(places, epochs)
         rows = _as_arrays(pictures).reshape(len(places), -1)
@@ -198,13 +203,13 @@ class Items(Columns):
         return np.concatenate([rows, said], axis=1)
 
     def _serials(self, indices: Tensor, epochs: Tensor) -> Tensor:
-        return epochs * self.ipc + torch.div(indices, self.spec.num_classes, rounding_mode="floor")
+        return serials_at(indices, epochs, ipc=self.ipc, classes=self.spec.num_classes, refresh=self.refresh)
 
     @torch_defaults(painting=True)
     def _opinions(self, indices: Tensor, epochs: Tensor, pictures: Tensor) -> Tensor:
         """Soft labels of ``pictures``, those of ``indices`` (B,) in ``epochs`` (B,): float32 (B, num_classes)."""
         labels = indices % self.spec.num_classes
-        soft = self.generator.soft_labels(labels, self._serials(indices, epochs), self.seed, pictures)
+        soft = self._painter.soft_labels(labels, self._serials(indices, epochs), self.seed, pictures)
         return blended(soft, labels, self.soft_labels).cpu()
 
     @torch_defaults(painting=True)

@@ -10,31 +10,33 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from dim_data.generator import Generator, blended
-from dim_data.images import ImageSpec, in_steps
+from dim_data.generator import Generator
+from dim_data.images import ImageSpec, are_default
+from dim_data.loading.ahead import made_ahead
+from dim_data.loading.batches import paint_batches
 from dim_data.loading.cache import PictureCache
+from dim_data.loading.choosing import CacheChoice, painter_for
 from dim_data.loading.opening import check_soft_labels, open_source
 from dim_data.loading.orders import EpochSampler
-from dim_data.loading.passes import MAX_EPOCH, check_int, check_state
-from dim_data.loading.pictures import LoaderPictures, as_dtype
-from dim_data.loading.progress import Cursor, Progress
+from dim_data.loading.passes import MAX_EPOCH, check_int, check_state, settings_to_save
+from dim_data.loading.pictures import LoaderPictures
+from dim_data.loading.progress import Progress
+from dim_data.loading.serials import check_refresh
 from dim_data.loading.shares import Share, agree, check_share
 from dim_data.networks import resolve_device
 
 __all__ = ["DistilledLoader"]
 
-PLANNED = 8192
-"""Images whose places in the epoch are worked out at once, on the CPU, where that needs no wait for the device."""
-PAINTED = {"cuda": 1024}
-"""Images painted at once, by device, if a batch is smaller: on a GPU it is the launching of kernels that takes time."""
+AHEAD = 2
+"""Batches painted ahead, unless another number is asked for."""
 
 
 class DistilledLoader(DataLoader[tuple[Any, Tensor]]):
     """Iterate over ``(images, labels)`` batches of a distilled image set; each pass is a new epoch.
 
     The pictures are those of :class:`~dim_data.loading.DistilledDataset` with the same source, ``ipc``, seed
-    and epoch. No worker processes, and unless ``cache`` says so no stored images or order: memory holds the
-    generator and a few batches, whatever ``ipc`` is. Iterators may run side by side; each keeps the epoch it
+    and epoch. No worker processes and no stored order: memory holds the generator, what ``cache`` keeps and a
+    few batches, whatever ``ipc`` is. Iterators may run side by side; each keeps the epoch it
     began with, at its first batch.
 
     Where torch.distributed runs, the ranks share each epoch: each picture of it goes to one rank, and each rank gets
@@ -61,9 +63,14 @@ class DistilledLoader(DataLoader[tuple[Any, Tensor]]):
         revision: Branch, tag or commit, where ``source`` is a Hub id.
         token: Hub access token, for private repositories.
         dtype: ``torch.uint8``, or a floating-point type for images in [0, 1]; un-normalised.
-        cache: Keep each decoded picture of a generator with stored codes, on ``device``, so that none is decoded
-            twice: the same pictures, faster; see :class:`~dim_data.loading.PictureCache` for the memory it takes.
-
+        cache: Keep pictures that can be asked for again, on ``device``, so that none is made twice: see
+            :class:`~dim_data.loading.DistilledDataset`. ``"auto"`` does where all together take 512 MB at most, and of
+            a GPU's free memory a quarter. Each rank keeps its own.
+        refresh: See :class:`~dim_data.loading.DistilledDataset`. Where ranks share an epoch, each keeps what fell to
+            it, so that it makes more than that share of its pictures anew.
+        ahead: On a CPU, batches that a thread makes while you train on those before; 0 switches it off. It does not
+            begin before the second batch of a pass, and rests while no picture has to be made or you have torch compute
+            in another precision. ``transform`` is called when a batch is handed out.
         soft_labels: Hand out, in place of classes, the probabilities that a teacher gives the pictures, where the
             generator stores those or the teacher: float32 (B, num_classes), which ``cross_entropy`` takes as classes.
             A share such as 0.5 hands out that much of them, the rest being the class.
@@ -77,8 +84,10 @@ class DistilledLoader(DataLoader[tuple[Any, Tensor]]):
     Raises:
         FileNotFoundError: No such source.
         RuntimeError: CUDA is asked for and there is none.
-        TypeError: ``batch_size``, ``ipc``, ``seed``, ``dtype``, ``rank`` or ``world_size`` has the wrong type.
-        ValueError: ``batch_size`` or ``ipc`` is below 1, ``cache`` with a generator driven by noise,
+        TypeError: ``batch_size``, ``ipc``, ``seed``, ``refresh``, ``ahead``, ``dtype``, ``rank`` or ``world_size``
+            has the wrong type.
+        ValueError: ``batch_size`` or ``ipc`` is below 1, ``ahead`` is negative, ``refresh`` is outside (0, 1] or below
+            1 with stored codes, ``cache=True`` with a generator driven by noise of which no picture comes again,
             ``soft_labels`` with one that stores none or past [0, 1], ``rank`` is outside [0, world_size), or an
             epoch cannot be shared out equally; in a process group, that is raised by ``len()`` and ``iter()``.
     """
@@ -106,28 +115,30 @@ class DistilledLoader(DataLoader[tuple[Any, Tensor]]):
         revision: str | None = None,
         token: str | bool | None = None,
         dtype: torch.dtype = torch.float32,
-        cache: bool = False,
+        cache: CacheChoice = "auto",
         soft_labels: bool | float = False,
+        refresh: float = 1.0,
+        ahead: int = AHEAD,
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
-        batch_size, ipc, seed = (
-            check_int("batch_size", batch_size, 1),
-            check_int("ipc", ipc, 1),
-            check_int("seed", seed),
-        )
+        batch_size, ipc = check_int("batch_size", batch_size, 1), check_int("ipc", ipc, 1)
+        self.ahead = check_int("ahead", ahead, 0)
         if not isinstance(dtype, torch.dtype) or not (dtype.is_floating_point or dtype == torch.uint8):
             raise TypeError(f"dtype must be torch.uint8 or a floating-point type such as torch.float32, got {dtype!r}")
         seed, share, device = check_int("seed", seed), check_share(rank, world_size), resolve_device(device)
         generator = open_source(source, revision, device, token)
         share_of_soft = check_soft_labels(generator, soft_labels)
-        self._painter = PictureCache(generator) if cache else generator
+        refresh = check_refresh(generator, refresh)
+        opinions = bool(share_of_soft)
+        painter = painter_for(generator, cache, ipc=ipc, again=refresh < 1, opinions=opinions, shared=False)
         self._progress = Progress()
         pictures = LoaderPictures(
-            self._painter,
+            painter,
             generator,
             ipc=ipc,
             seed=seed,
+            refresh=refresh,
             soft_labels=share_of_soft,
             dtype=dtype,
             progress=self._progress,
@@ -143,13 +154,17 @@ class DistilledLoader(DataLoader[tuple[Any, Tensor]]):
         )
         super().__init__(pictures, batch_size, sampler=sampler, drop_last=drop_last)
         self.generator, self.device, self.dtype, self.transform = generator, device, dtype, transform
-        self.ipc, self.seed, self.soft_labels, self.shuffle = ipc, seed, share_of_soft, shuffle
+        self.ipc, self.seed, self.refresh = ipc, seed, refresh
+        self.soft_labels, self.shuffle = share_of_soft, shuffle
         self._agreed = share is not None
         if share is not None:
             len(self)  # whether it can be shared out
 
     def __setattr__(self, attr: str, val: Any) -> None:
-        if attr in ("ipc", "seed", "shuffle", "soft_labels", "dtype", "generator") and "shuffle" in self.__dict__:
+        if (
+            attr in ("ipc", "seed", "refresh", "shuffle", "soft_labels", "dtype", "generator")
+            and "shuffle" in self.__dict__
+        ):
             raise ValueError(
                 f"{attr} is not to be changed in a loader: make another, as in DistilledLoader(..., {attr}=)"
             )
@@ -198,47 +213,28 @@ class DistilledLoader(DataLoader[tuple[Any, Tensor]]):
         if not self._agreed and share.world_size > 1:
             agree({**self._settings, "drop_last": self.drop_last, "epoch": cursor.epoch, "place": cursor.place}, share)
             self._agreed = True
-        for images, targets in self._paint(cursor, share):
+        pictures = self.dataset
+        batches = paint_batches(pictures, self.sampler, self.batch_size, self.device, cursor, share)
+        for images, targets in made_ahead(batches, self.ahead, self._may_paint_ahead):
             cursor.place += len(targets) * share.world_size
             yield images if self.transform is None else self.transform(images), targets
+
+    def _may_paint_ahead(self) -> bool:
+        painter = self.dataset.painter
+        filled = isinstance(painter, PictureCache) and painter.is_full
+        # On a GPU painting does not wait to be done anyway.
+        return self.ahead > 0 and self.device.type == "cpu" and not filled and are_default()
 
     def _is_over(self, share: Share) -> bool:
         left = len(self.dataset) - self._progress.cursor.place
         return left < (self.batch_size * share.world_size if self.drop_last else 1)
 
-    @in_steps(painting=True)
-    def _paint(self, cursor: Cursor, share: Share) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches that a rank has from ``cursor`` on, untransformed."""
-        size, epoch, first = self.batch_size, cursor.epoch, cursor.place
-        planned = max(1, PLANNED // size) * size
-        painted = max(1, PAINTED.get(self.device.type, 0) // size)
-        for start in range(0, self.sampler.left(first, share), planned):
-            indices = self.sampler.indices(epoch, first, share, start, start + planned)
-            labels = indices % self.spec.num_classes
-            serials = epoch * self.ipc + torch.div(indices, self.spec.num_classes, rounding_mode="floor")
-            targets: Tensor = labels.to(self.device)
-            stored = self.generator.source.finite
-            if self.soft_labels and stored:
-                targets = blended(self.generator.soft_labels(labels, serials, self.seed), labels, self.soft_labels)
-            rows = self.generator.rows(labels, serials, self.seed) if stored else None
-            for low in range(0, len(labels), painted * size):
-                part = slice(low, low + painted * size)
-                answers = targets[part]
-                if rows is not None:
-                    images = self._painter.decode(rows[part])
-                else:
-                    images = self.generator.synthesize(labels[part], serials[part], self.seed)
-                    if self.soft_labels:
-                        said = self.generator.soft_labels(labels[part], serials[part], self.seed, images)
-                        answers = blended(said, labels[part], self.soft_labels)
-                images = as_dtype(images, self.dtype)
-                yield from zip(images.split(size), answers.split(size), strict=True)
-
     def state_dict(self) -> dict[str, Any]:
         """Where the latest pass stands: JSON-ready, the same on every rank."""
         cursor, world_size = self._progress.cursor, self.sampler.share.world_size
         step = self.batch_size * world_size
-        state: dict[str, Any] = {"settings": self._settings, "epoch": cursor.epoch, "batch": -(-cursor.place // step)}
+        settings = settings_to_save(self._settings)
+        state: dict[str, Any] = {"settings": settings, "epoch": cursor.epoch, "batch": -(-cursor.place // step)}
         if world_size > 1:
             state["world_size"] = world_size
         if cursor.place < len(self.dataset) and cursor.place % step:  # taken up from another number of ranks
@@ -247,7 +243,7 @@ class DistilledLoader(DataLoader[tuple[Any, Tensor]]):
 
     @property
     def _settings(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("batch_size", "ipc", "seed", "shuffle")}
+        return {name: getattr(self, name) for name in ("batch_size", "ipc", "seed", "refresh", "shuffle")}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Let the next pass go on after the last batch handed out when the state was taken.

@@ -16,9 +16,11 @@ from torch.utils.data import get_worker_info
 
 from dim_data.loading.memory import common, hand_on, is_spawning
 
-__all__ = ["MAX_EPOCH", "Passes", "check_int", "check_state"]
+__all__ = ["MAX_EPOCH", "Passes", "check_int", "check_state", "settings_to_save"]
 
 MAX_EPOCH = 2**31 - 2
+ADDED = {"refresh": 1.0}
+"""Settings that a state holds only where they are others: older states have none."""
 
 
 def check_int(name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
@@ -32,6 +34,11 @@ def check_int(name: str, value: Any, low: int | None = None, high: int | None = 
     return int(value)
 
 
+def settings_to_save(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``settings`` as a state holds them, for :func:`check_state`."""
+    return {name: value for name, value in settings.items() if name not in ADDED or value != ADDED[name]}
+
+
 def check_state(state: Mapping[str, Any], settings: Mapping[str, Any], keys: set[str]) -> None:
     """Raise ``ValueError`` unless ``state`` has ``keys`` and ``"settings"``, and those are ``settings``."""
     wanted = {"settings", *keys}
@@ -39,6 +46,8 @@ def check_state(state: Mapping[str, Any], settings: Mapping[str, Any], keys: set
         found = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
         raise ValueError(f"a state has the keys {sorted(wanted)}, got {found}")
     saved = state["settings"]
+    if isinstance(saved, Mapping):
+        saved = {**{name: value for name, value in ADDED.items() if name in settings}, **saved}
     if not isinstance(saved, Mapping) or set(saved) != set(settings):
         raise ValueError(f"a state's settings are {sorted(settings)}, got {saved!r}")
     for name, value in settings.items():

@@ -12,8 +12,9 @@ from torch.utils.data import Dataset
 
 from dim_data.generator import Generator, blended
 from dim_data.images import ImageSpec, torch_defaults
-from dim_data.loading.cache import PictureCache
+from dim_data.loading.keeping import Keeper
 from dim_data.loading.progress import Progress
+from dim_data.loading.serials import serials_at
 
 __all__ = ["LoaderPictures", "as_dtype"]
 
@@ -29,6 +30,7 @@ class LoaderPictures(Dataset[tuple[Tensor, Tensor]]):
         generator: The generator.
         ipc: Images of each class.
         seed: Of the pictures.
+        refresh: The share of them that is new in each epoch.
         soft_labels: The share of soft labels in the labels.
         dtype: Of the images.
         progress: Of the loader.
@@ -36,17 +38,18 @@ class LoaderPictures(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(
         self,
-        painter: Generator | PictureCache,
+        painter: Generator | Keeper,
         generator: Generator,
         *,
         ipc: int,
         seed: int,
+        refresh: float,
         soft_labels: float,
         dtype: torch.dtype,
         progress: Progress,
     ) -> None:
-        self._painter, self.generator, self.ipc, self.seed = painter, generator, ipc, seed
-        self.soft_labels, self.dtype, self._progress = soft_labels, dtype, progress
+        self.painter, self.generator, self.ipc, self.seed = painter, generator, ipc, seed
+        self.refresh, self.soft_labels, self.dtype, self._progress = refresh, soft_labels, dtype, progress
 
     @property
     def spec(self) -> ImageSpec:
@@ -68,6 +71,11 @@ class LoaderPictures(Dataset[tuple[Tensor, Tensor]]):
         """Class of each index."""
         return list(range(self.spec.num_classes)) * self.ipc
 
+    def serials(self, indices: Tensor, epoch: int) -> Tensor:
+        """Serials of the pictures at ``indices``, int64 (B,), in ``epoch``: int64 (B,)."""
+        epochs, classes = torch.full_like(indices, epoch), self.spec.num_classes
+        return serials_at(indices, epochs, ipc=self.ipc, classes=classes, refresh=self.refresh)
+
     def __len__(self) -> int:
         return self.ipc * self.spec.num_classes
 
@@ -77,12 +85,12 @@ class LoaderPictures(Dataset[tuple[Tensor, Tensor]]):
         place = operator.index(index)
         if not -len(self) <= place < len(self):
             raise IndexError(f"index {place} is out of range: this loader has {len(self)} pictures in an epoch")
-        serial, label = divmod(place % len(self), self.spec.num_classes)
-        labels, serials = torch.tensor([label]), torch.tensor([self._progress.cursor.epoch * self.ipc + serial])
-        images = self._painter.synthesize(labels, serials, self.seed)
+        indices = torch.tensor([place % len(self)])
+        labels, serials = indices % self.spec.num_classes, self.serials(indices, self._progress.cursor.epoch)
+        images = self.painter.synthesize(labels, serials, self.seed)
         targets = labels.to(images.device)
         if self.soft_labels:
-            targets = blended(self.generator.soft_labels(labels, serials, self.seed, images), labels, self.soft_labels)
+            targets = blended(self.painter.soft_labels(labels, serials, self.seed, images), labels, self.soft_labels)
         return as_dtype(images, self.dtype)[0], targets[0]
 
 

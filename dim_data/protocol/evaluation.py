@@ -89,6 +89,7 @@ def evaluate(
     ipc: int = 10,
     epochs: int = 1000,
     seeds: Sequence[int] = (0, 1, 2),
+    refresh: float = 1.0,
     size: int | None = None,
     columns: tuple[Any, Any] | None = None,
     checkpoint: str | Path | None = None,
@@ -121,6 +122,8 @@ def evaluate(
         ipc: Images per class in each epoch.
         epochs: Epochs; ``ipc * epochs * num_classes`` images are shown in all.
         seeds: One run each: initial weights, images, order and augmentation.
+        refresh: Of a generator driven by noise, the share of an epoch's images that is new in the next; see
+            :class:`~dim_data.loading.DistilledDataset`.
         size: Resize and crop every real image to so many pixels: the size of what ``train`` paints.
         columns: The keys of the image and the label in the items of a dataset, where they are not found by type.
         checkpoint: A file that keeps what is done, and is removed at the end; other ranks have files beside it. Any
@@ -138,7 +141,8 @@ def evaluate(
         StoppedError: ``should_stop`` said so; what is done is saved in ``checkpoint``, if one was given.
         RankError: Another rank failed at its seed, or is gone; what is done is saved.
         OSError: ``checkpoint`` cannot be written; what was there before is intact.
-        ValueError: ``ipc``, ``epochs`` or ``seeds`` is empty or not positive, train and test differ in size or
+        ValueError: ``ipc``, ``epochs`` or ``seeds`` is empty or not positive, ``refresh`` is outside (0, 1] or below
+            1 with what is not driven by noise, train and test differ in size or
             classes, the recipe learns soft labels and ``train`` has none, ``checkpoint`` is damaged or of another
             evaluation, another rank asks for another one, or the classifier cannot take such images, gives logits of
             other classes or is not built afresh.
@@ -159,9 +163,10 @@ def evaluate(
     test = load_real(test, train.spec, split="test", size=size, columns=columns)
     chosen = recipe_for(recipe, train.spec, ipc)
     shown = ipc * epochs * train.spec.num_classes
-    fetch = image_source(train, shown * len(seeds), chosen.soft_labels)
+    fetch = image_source(train, shown * len(seeds), chosen.soft_labels, ipc, refresh)
     called = classifier if isinstance(classifier, str) else getattr(classifier, "__name__", "")
     identity = {"classifier": called, "recipe": chosen, "ipc": ipc, "epochs": epochs, "seeds": tuple(seeds)}
+    identity |= {"refresh": refresh} if refresh != 1 else {}
     sittings = Sittings(checkpoint, {"train": train, "test": test, **identity}, checkpoint_seconds, ranks.rank)
     errand = Errand(ranks, "evaluate", sittings.identity if ranks.size > 1 else {})
     if errand.other is not None:

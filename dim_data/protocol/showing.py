@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dim_data.generator import Generator, bank_index, blended
 from dim_data.images import ImageSpec, LabelledImages, torch_defaults
-from dim_data.loading import PictureCache
+from dim_data.loading import PictureCache, SlotCache, check_refresh, serials_at
 
 __all__ = ["Fetch", "batch_sizes", "batches", "image_source"]
 
@@ -17,22 +17,34 @@ Fetch = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
 
 @torch_defaults(painting=True)
-def image_source(train: Generator | LabelledImages, shown: int, soft_labels: float = 0) -> Fetch:
+def image_source(
+    train: Generator | LabelledImages, shown: int, soft_labels: float = 0, ipc: int = 1, refresh: float = 1.0
+) -> Fetch:
     """(labels, serials, seed) -> uint8 images and what to learn of them; no code is decoded twice.
 
-    A bank with more codes than will be shown is not kept in memory: few of them come again.
+    A bank with more codes than will be shown is not kept in memory: few of them come again. With ``refresh`` below 1 a
+    serial is a place in an epoch of ``ipc`` images of each class, and most of its pictures stay for the next.
     """
     if isinstance(train, Generator):
         if soft_labels and not train.config.soft_labels:
             raise ValueError("the recipe learns soft labels, and this generator stores none: use 'tuned' or 'muon'")
-        comes_again = train.source.finite and len(train.bank) <= shown
-        paint = PictureCache(train).synthesize if comes_again else train.synthesize
+        painter: Generator | PictureCache | SlotCache = train
+        if check_refresh(train, refresh) < 1:
+            painter = SlotCache(train, ipc, opinions=bool(soft_labels))
+        elif train.source.finite and len(train.bank) <= shown:
+            painter = PictureCache(train)
+        classes = train.spec.num_classes
 
         def draw(y: Tensor, n: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-            images = paint(y, n, seed)
-            return images, blended(train.soft_labels(y, n, seed, images), y, soft_labels) if soft_labels else y
+            if refresh < 1:
+                epochs = torch.div(n, ipc, rounding_mode="floor")
+                n = serials_at(n % ipc * classes + y, epochs, ipc=ipc, classes=classes, refresh=refresh)
+            images = painter.synthesize(y, n, seed)
+            return images, blended(painter.soft_labels(y, n, seed, images), y, soft_labels) if soft_labels else y
 
         return draw
+    if refresh != 1:
+        raise ValueError(f"refresh={refresh} is of a generator driven by noise: real images stay as they are")
     if soft_labels and train.soft is None:
         raise ValueError(
             "the recipe learns soft labels, and these images have none (LabelledImages.soft): use 'tuned' or 'muon'"

@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 import reproduce
 from accuracy import cells, machines, measure, missing
+from accuracy.tables import label
 from conftest import SMALL_CLASSIFIERS
 from dim_data import Generator, GeneratorConfig
 from dim_data.distillation import learning
@@ -38,7 +39,7 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("small_classifiers")
-@pytest.mark.parametrize("row", ["generator", "before", "real", "stored"])
+@pytest.mark.parametrize("row", ["generator", "refreshed", "before", "real", "stored"])
 def test_a_cell_is_written_and_resumed(root: Path, row: str) -> None:
     arguments = ["cifar10", "--row", row, "--source", str(root / "tiny"), "--ipc", "1", "--epochs", "2"]
     arguments += ["--data-root", str(root), "--out", str(root / "results"), "--device", "cpu", "--seeds"]
@@ -49,6 +50,9 @@ def test_a_cell_is_written_and_resumed(root: Path, row: str) -> None:
     assert second["runs"]["0"] == first["runs"]["0"]
     assert set(second["runs"]) == {"0", "1"}
     assert second["images_shown"] == 20
+    assert second.get("refresh") == (0.1 if row == "refreshed" else None)
+    assert ("tiny_0.1-" in path.name) == (row == "refreshed")
+    assert label(second)
     run = second["runs"]["1"]
     assert 0 <= run["accuracy"] <= 1
     assert run["command"].startswith("python benchmarks/reproduce.py cifar10 --row")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import speed
+from accuracy.machines import hardware
 from dim_data.images.specs import KNOWN_SPECS
 from timing import contest, original, tables
 
@@ -39,6 +41,7 @@ def test_every_section_of_speed_is_measured_and_rendered(tmp_path: Path, monkeyp
     monkeypatch.setattr(speed, "Bench", partial(speed.Bench, batch=10, step_batch=4))
     arguments = ["--rounds", "1", "--seconds", "0", "--scale", "0.001", "--device", "cpu", "--out", str(tmp_path)]
     path = speed.main([*arguments, "--sections", "generator"])
+    assert path.stem == re.sub("[^a-z0-9]+", "-", hardware(torch.device("cpu")).lower().replace("torch.", ""))
     assert list(json.loads(path.read_text())) == ["generator"]
     others = [name for name in speed.SECTIONS if name != "generator"]
     assert speed.main([*arguments, "--sections", *others]) == path
@@ -47,11 +50,17 @@ def test_every_section_of_speed_is_measured_and_rendered(tmp_path: Path, monkeyp
     assert found["loader"]["command"].startswith("python benchmarks/speed.py --rounds 1")
     assert {row["classes"] for row in found["growth"]["rows"]} == {10, 100, 1000}
     assert 0 < found["profile"]["synthesis"] < 1
-    rendered = (render({"cpu": found}, {"mnist": "98.7"}) for render in (tables.render_details, tables.render_summary))
+    two = {"one": found, "other": {"start": {**found["start"], "hardware": "another, 9 of 9 cores"}}}
+    rendered = (render(two, {"mnist": "98.7"}) for render in (tables.render_details, tables.render_summary))
     details, summary = rendered
-    assert all(f"**{title}** (CPU)" in details for title in tables.TITLES.values())
-    assert summary.count("\n|") == 14
-    assert tables.render_headlines({"cpu": found}).count("\n|") == 6, "five rows and a line below the head"
+    assert all(f"**{title}** ({found['loader']['hardware']})" in details for title in tables.TITLES.values())
+    assert "**Start** (another, 9 of 9 cores)" in details
+    assert f"| median (range) | {found['loader']['hardware']} | another, 9 of 9 cores |" in summary
+    for what in (
+        "time to train ConvNet-3 from DistilledDataset, 2 workers, later passes, against CIFAR10 in the same",
+    ):
+        assert what in summary
+    assert tables.render_headlines({"cpu": found}).count("\n|") == 8, "seven rows and a line below the head"
     assert "| the original's way | " in details
     assert " | 98.7 | " in details
 

@@ -463,13 +463,13 @@ def test_ranks_never_see_a_picture_again_though_nobody_pins(tiny_noise: Generato
 def painted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pictures each call painted in this process."""
     calls: list[int] = []
-    synthesize = Generator.synthesize
+    paint = Generator.paint
 
-    def count(self: Generator, labels: Tensor, *rest: Any) -> Tensor:
+    def count(self: Generator, latents: Tensor, labels: Tensor) -> Tensor:
         calls.append(len(labels))
-        return synthesize(self, labels, *rest)
+        return paint(self, latents, labels)
 
-    monkeypatch.setattr(Generator, "synthesize", count)
+    monkeypatch.setattr(Generator, "paint", count)
     return calls
 
 

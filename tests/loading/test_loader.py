@@ -16,6 +16,7 @@ from dim_data.generator import names
 from dim_data.generator.model import Generator
 from dim_data.loading.dataset import DistilledDataset
 from dim_data.loading.loader import DistilledLoader
+from dim_data.networks import ConvNet
 
 IPC = 8
 COUNT = 3 * IPC
@@ -137,6 +138,18 @@ def test_a_transform_that_fails_is_heard_and_leaves_the_loader_usable(tiny: Gene
         next(iter(loader))
     loader.transform = None
     assert torch.equal(join(loader)[0], expect(tiny, 1))
+
+
+def test_nothing_is_compiled_for_a_batch(tiny_codes: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **options: Any) -> None:
+        raise AssertionError("the first batch would wait for a compiler, and compiled kernels round otherwise")
+
+    monkeypatch.setenv("DIM_DATA_COMPILE", "1")
+    monkeypatch.setattr(torch, "compile", refuse)
+    taught = tiny_codes.forget_codes(2, ConvNet(tiny_codes.spec))
+    for generator, soft in ((tiny_codes, False), (taught, True)):
+        assert len(list(build(generator, soft_labels=soft))) == 5
+        assert DistilledDataset(generator, ipc=IPC, soft_labels=soft).read([0, 1])
 
 
 # Epochs ----------------------------------------------------------------------------------------------
@@ -303,7 +316,11 @@ def test_a_state_of_other_settings_raises(tiny_noise: Generator, options: dict[s
             ValueError,
             r"a state has the keys \['batch', 'epoch', 'settings'\], got \['batch', 'epoch', 'e",
         ),
-        ({"settings": {"ipc": 8}}, ValueError, r"a state's settings are \['batch_size', 'ipc', 'seed', 'shuffle'\]"),
+        (
+            {"settings": {"ipc": 8}},
+            ValueError,
+            r"a state's settings are \['batch_size', 'ipc', 'refresh', 'seed', 'shuffle'\]",
+        ),
         ({"epoch": -1}, ValueError, "epoch must be at least 0, got -1"),
         ({"batch": -1}, ValueError, "batch must be at least 0, got -1"),
         ({"batch": 1.0}, TypeError, r"batch must be an int, got 1\.0"),
@@ -408,8 +425,8 @@ def test_batches_do_not_depend_on_how_many_are_made_at_once(
         wanted = batches(drop_last, first)
         for planned, painted in ((1, 0), (14, 14), (30, 21), (30, 1000)):
             with monkeypatch.context() as patch:
-                patch.setattr("dim_data.loading.loader.PLANNED", planned)
-                patch.setattr("dim_data.loading.loader.PAINTED", {"cpu": painted})
+                patch.setattr("dim_data.loading.batches.PLANNED", planned)
+                patch.setattr("dim_data.loading.batches.PAINTED", {"cpu": painted})
                 found = batches(drop_last, first)
             assert len(found) == len(wanted)
             for (x, y), (u, v) in zip(found, wanted, strict=True):

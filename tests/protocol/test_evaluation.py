@@ -19,6 +19,7 @@ from conftest import make_data, make_spec
 from dim_data import Generator
 from dim_data.images.real import LabelledImages, load_real
 from dim_data.images.specs import KNOWN_SPECS, ImageSpec
+from dim_data.loading.dataset import DistilledDataset
 from dim_data.networks.classifiers import ConvNet
 from dim_data.networks.muon import Muon
 from dim_data.protocol import showing
@@ -262,6 +263,26 @@ def test_a_bank_is_cached_where_its_codes_come_again_and_shows_what_drawing_show
     images, targets = fetch(labels, serials, 5)
     assert torch.equal(images, tiny_codes.synthesize(labels, serials, 5))
     assert torch.equal(targets, labels)
+
+
+@pytest.mark.parametrize("ipc", [4, 50])
+def test_an_epoch_that_is_renewed_in_part_is_that_of_a_dataset(tiny_noise: Generator, ipc: int) -> None:
+    fetch = showing.image_source(tiny_noise, 9, ipc=ipc, refresh=0.25)
+    dataset = DistilledDataset(tiny_noise, ipc=ipc, seed=5, refresh=0.25)
+    labels, slots = torch.arange(3 * ipc) % 3, torch.arange(3 * ipc) // 3
+    for first in range(0, 6, 3):  # three epochs fetched at once
+        serials = torch.cat([slots + epoch * ipc for epoch in range(first, first + 3)])
+        images, _ = fetch(labels.repeat(3), serials, 5)
+        for part, epoch in zip(images.split(3 * ipc), range(first, first + 3), strict=True):
+            dataset.set_epoch(epoch)
+            assert (part[:, 0].numpy() == dataset.data).all()
+
+
+def test_what_is_not_drawn_is_not_renewed(tiny_codes: Generator) -> None:
+    with pytest.raises(ValueError, match=r"refresh=0\.5 is of a generator driven by noise: real images stay"):
+        evaluate(TRAIN, TEST, ipc=1, epochs=1, seeds=(0,), refresh=0.5)
+    with pytest.raises(ValueError, match="this generator stores codes"):
+        showing.image_source(tiny_codes, 9, refresh=0.5)
 
 
 # Measuring ---------------------------------------------------------------------------------------------

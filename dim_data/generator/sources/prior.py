@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dim_data.format import GeneratorConfig
 from dim_data.generator.draws import hash_keys, normal, uniform
 from dim_data.generator.sources.base import LatentSource
-from dim_data.networks import PriorConfig, TokenPrior, group_rows, parse_options, sample_codes
+from dim_data.networks import PriorConfig, TokenPrior, group_rows, parse_options, sample_codes, version_of
 
 __all__ = ["LearnedPrior"]
 
@@ -50,7 +50,7 @@ class LearnedPrior(LatentSource):
     def latents(self, labels: Tensor, serials: Tensor, seed: int) -> Tensor:
         """See :meth:`LatentSource.latents`: on the levels of a code, from -1 to 1."""
         asked = [(seed, *pair) for pair in zip(labels.tolist(), serials.tolist(), strict=True)]
-        weights = self._weights()
+        weights = version_of(self.prior)
         known = self._ahead if weights == self._ahead_of else {}
         missing = list(dict.fromkeys(key for key in asked if key not in known))
         found = known
@@ -110,11 +110,6 @@ class LearnedPrior(LatentSource):
         shape = (self.prior.numbers, self.prior.levels)
         draws = (uniform(hash_keys(place + 1, keys), shape[0] * shape[1]) + 2.0**-25).clamp_(max=1 - 2.0**-24)
         return draws.log_().neg_().log_().neg_().unflatten(1, shape)
-
-    def _weights(self) -> Any:
-        """What changes when a weight does."""
-        tensors = self.prior.state_dict().values()
-        return [(t.data_ptr(), None if t.is_inference() else t._version) for t in tensors]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_ahead": {}, "_ahead_of": None}
