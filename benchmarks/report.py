@@ -16,6 +16,7 @@ from accuracy.aims import render_aims, render_answers
 from accuracy.cells import accuracy, load_results
 from accuracy.cost import render_cost
 from accuracy.tables import headlines, render, render_tried
+from timing.processes import RESULT, render_processes
 from timing.tables import load_speeds, render_details, render_headlines, render_summary
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,6 +40,7 @@ def pages(root: Path, results: list[dict[str, Any]]) -> dict[Path, dict[str, str
             "cost": render_cost(results, root / "dim_data" / "bundled"),
             "speed": render_summary(speeds, beside),
             "speed-details": render_details(speeds, beside),
+            "processes": render_processes(benchmarks / "timing" / RESULT.name),
             "tried": render_tried(load_results(benchmarks / "accuracy" / "tried")),
         },
     }

@@ -8,8 +8,9 @@ from types import ModuleType
 
 import pytest
 
-from dim_data import Generator, GeneratorConfig
+from dim_data import DistillConfig, Generator, GeneratorConfig
 from dim_data.images.specs import KNOWN_SPECS
+from ranks import run_ranks
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -33,7 +34,8 @@ def test_example_is_short_and_has_a_main(name: str) -> None:
     text = (EXAMPLES / f"{name}.py").read_text()
     module = load(name)
     assert callable(module.main)
-    assert module.__doc__.splitlines()[2].startswith(f"python examples/{name}.py")
+    command = module.__doc__.splitlines()[2]
+    assert command.startswith((f"python examples/{name}.py", f"torchrun --nproc_per_node 2 examples/{name}.py"))
     body = text[text.index("def main") : text.index('if __name__ == "__main__"')]
     assert len(body.splitlines()) < 60
 
@@ -56,3 +58,25 @@ def test_distill_your_own(tmp_path: Path) -> None:
     assert difference > 0
     assert (tmp_path / "shapes" / "generator" / "model.safetensors").is_file()
     assert (tmp_path / "shapes" / "samples.png").is_file()
+
+
+def distill_with_torchrun(out: str) -> float:
+    config = DistillConfig.from_dict(
+        {
+            "options": {"width": 8, "top_width": 4},
+            "pool": {"ages": [1]},
+            "reconstruction": {"steps": 1, "batch_size": 4},
+            "matching": {"steps": 1, "batch_size": 4},
+            "selection": {"checkpoints": 0},
+        }
+    )
+    data = load("distill_your_own").draw_shapes(40)
+    return load("distill_with_torchrun").main(data, out, epochs=1, ipc=8, config=config)
+
+
+def test_distill_with_torchrun(tmp_path: Path) -> None:
+    text = (EXAMPLES / "distill_with_torchrun.py").read_text()
+    assert len(text.splitlines()) <= 40
+    losses = run_ranks(distill_with_torchrun, 2, str(tmp_path / "run"))
+    assert all(loss > 0 for loss in losses)
+    assert (tmp_path / "run" / "generator" / "model.safetensors").is_file()

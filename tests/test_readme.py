@@ -147,6 +147,8 @@ def test_every_command_of_a_page_parses(page: str) -> None:
     for line in lines(page):
         words = shlex.split(line)
         command = next((known for known in COMMANDS if tuple(words[: len(known)]) == known), None)
+        if words[:1] == ["torchrun"] and words[3:5] == ["-m", "dim_data"]:
+            words = ["dim-data", *words[5:]]
         if words[0] == "dim-data":
             args = parser.parse_args(words[1:])
             parse_settings(getattr(args, "set", []), distillation.PRESETS[getattr(args, "preset", "default")])

@@ -9,8 +9,8 @@
     python benchmarks/reproduce.py cifar10 --row refreshed --source cifar10_noise --refresh 0.1 --data-root DIR
 
 Each seed is written when it is done; a second call with more seeds adds to the file. Killed within a seed, the same
-call goes on from a checkpoint beside the file. Nothing is chosen here: the accuracy is that of the last step, on the
-full test set.
+call goes on from a checkpoint beside the file. Under torchrun each rank takes the next seed. Nothing is chosen here:
+the accuracy is that of the last step, on the full test set.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from dim_data import Generator, __version__, evaluate
 from dim_data.format import write_atomically
 from dim_data.generator import read_training
 from dim_data.images import LabelledImages
-from dim_data.networks import resolve_device
+from dim_data.images.caches import held
+from dim_data.networks import Errand, Ranks, own_device
 from dim_data.protocol import RECIPES
 
 ROWS = ("generator", "refreshed", "before", "real", "stored")
@@ -88,10 +89,10 @@ def training_images(
     return real, {"source": args.dataset}
 
 
-def main(words: Sequence[str]) -> Path:
-    """Measure one cell and return the path of its result file."""
-    args = read_arguments(words)
-    device = resolve_device(args.device)
+def main(words: Sequence[str], ranks: Ranks | None = None) -> Path:
+    """Measure one cell, of several ranks some of its seeds, and return the path of its result file."""
+    args, ranks = read_arguments(words), ranks or Ranks.present()
+    device, errand = own_device(args.device, ranks), Errand(ranks, "reproduce", {"words": list(words)})
     test = real_images(args.dataset, "test", args.data_root)
     train, facts = training_images(args, device)
     cell = {name: getattr(args, name) for name in ("dataset", "row", "classifier", "recipe", "ipc", "epochs")} | facts
@@ -103,7 +104,7 @@ def main(words: Sequence[str]) -> Path:
         raise ValueError(f"{path} is of other test images than these {len(test)}: choose another --out")
     args.out.mkdir(parents=True, exist_ok=True)
     for seed in args.seeds:
-        if str(seed) in runs_in(path):
+        if str(seed) in runs_in(path) or not errand.take(str(seed)):
             continue
         checkpoint = path.with_name(f"{path.stem}-seed{seed}.checkpoint.pt")
         used = sat_on(checkpoint, device)
@@ -118,17 +119,19 @@ def main(words: Sequence[str]) -> Path:
             refresh=cell.get("refresh", 1.0),
             checkpoint=checkpoint,
             device=device,
+            alone=True,
         )
-        runs = runs_in(path)  # again: another process may have added a seed meanwhile
-        runs[str(seed)] = {
+        run = {
             "accuracy": result.accuracies[0],
             "seconds": round(result.seconds, 1),
             "hardware": "; ".join(used),
             "versions": {"dim_data": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "command": f"python benchmarks/reproduce.py {shlex.join(words)}".replace(str(args.data_root), "DIR"),
         }
-        text = json.dumps({**cell, "images_shown": result.images_shown, "runs": runs}, indent=2) + "\n"
-        write_atomically(path, lambda file, text=text: file.write_text(text))
+        with held(args.out):  # another process may add a seed just now
+            runs = {**runs_in(path), str(seed): run}
+            text = json.dumps({**cell, "images_shown": result.images_shown, "runs": runs}, indent=2) + "\n"
+            write_atomically(path, lambda file, text=text: file.write_text(text))
         checkpoint.with_suffix(".txt").unlink()
         print(f"{path.name} seed {seed}: {result.mean:.4f}", flush=True)
     return path

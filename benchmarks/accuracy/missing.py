@@ -4,7 +4,8 @@
     python benchmarks/reproduce.py missing --data-root DIR --datasets cifar10 --classifiers convnet3 --ipc 1 10
 
 A cell is one call of :mod:`accuracy.measure` for one seed; what is in ``results/`` already is passed over, so the same
-call goes on where it stopped. Time is looked at between cells. ``--list`` only says what is missing.
+call goes on where it stopped. Time is looked at between cells. ``--list`` only says what is missing. Under torchrun
+each rank takes the next cell.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from accuracy import measure
 from accuracy.cells import RESULTS, result_path, runs_in
 from accuracy.sets import DATASETS, convnet_of
 from dim_data import Generator, bundled_names
+from dim_data.networks import ALONE, Errand, Ranks
 from dim_data.protocol import RECIPES
 
 CLASSIFIERS = {
@@ -89,14 +91,17 @@ def main(words: Sequence[str]) -> int:
     args = read_arguments(words)
     deadline = time.monotonic() + 60 * args.max_minutes
     missing = [cell for cell in list_cells(args) if not is_measured(cell, args.out)]
+    errand = Errand(Ranks.present(), "missing", {"words": list(words)})
     while missing and not args.list and time.monotonic() < deadline:
-        dataset, row, source, classifier, recipe, ipc, seed = missing.pop(0)
+        dataset, row, source, classifier, recipe, ipc, seed = cell = missing.pop(0)
+        if not errand.take(repr(cell)):
+            continue
         one = [dataset, "--row", row, "--source", source, "--classifier", classifier, "--recipe", recipe]
         one += ["--ipc", ipc, "--seeds", seed, "--epochs", args.epochs, "--data-root", args.data_root]
         one += ["--device", args.device] if args.device else []
         if args.out != RESULTS:  # a published command names no folder of the machine it ran on
             one += ["--out", args.out]
-        measure.main([str(word) for word in one])
+        measure.main([str(word) for word in one], ALONE)
     for cell in missing if args.list else ():
         print(*cell)
     print(f"{len(missing)} cells are missing", file=sys.stderr)

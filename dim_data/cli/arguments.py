@@ -41,7 +41,7 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
             epilog=more,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        sub.set_defaults(run=runs[name])
+        sub.set_defaults(run=runs[name], command=name)
         return sub
 
     def source(sub: Any) -> None:

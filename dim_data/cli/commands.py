@@ -25,23 +25,32 @@ from dim_data.format import MAX_BYTES, TRAINING_CONFIG, check_writable, write_at
 from dim_data.generator import Generator, describe, read_training, sample_png, save_grid
 from dim_data.hub import Accuracy, agree, publish, pull, stated_accuracies
 from dim_data.images import KNOWN_SPECS, LabelledImages, bundled_test_sample, load_real
-from dim_data.networks import CLASSIFIERS, reached_sizes
+from dim_data.networks import CLASSIFIERS, is_first, joined, reached_sizes
 from dim_data.protocol import RECIPES, evaluate, train_teacher
 
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code, as :mod:`dim_data.cli.endings` has them."""
-    with usable_streams():
+    """Run one command; returns its exit code, as :mod:`dim_data.cli.endings` has them.
+
+    Started several times by a launcher, the processes share ``distill`` and ``evaluate``, and the first does all else.
+    """
+    with usable_streams(silent=not is_first()):
         return ended(partial(_run, argv))
 
 
 def _run(argv: Sequence[str] | None) -> int:
     with written():  # what --help says
         args = build_parser(_RUNS).parse_args(argv)
-    code: int = args.run(args)
+    if args.command not in SHARED:
+        return args.run(args) if is_first() else 0
+    with joined(args.device) as ranks, ranks.together():
+        code: int = args.run(args)
     return code
+
+
+SHARED = ("distill", "evaluate")
 
 
 # Commands ------------------------------------------------------------------------------------------------

@@ -24,18 +24,21 @@ def complain(text: object) -> None:
 
 
 @contextmanager
-def usable_streams() -> Iterator[None]:
+def usable_streams(silent: bool = False) -> Iterator[None]:
     r"""Within, a stream that is closed swallows all, and what a terminal cannot write comes escaped: ``\xb1``.
 
     Warnings come as a line of their own.
+
+    Args:
+        silent: Swallow all, on every stream: another rank speaks.
     """
     with ExitStack() as stack:
         for name in ("stdout", "stderr"):
             stream: Any = getattr(sys, name)
-            if stream is None:
+            if stream is None or silent:
                 nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
                 setattr(sys, name, nowhere)
-                stack.callback(setattr, sys, name, None)
+                stack.callback(setattr, sys, name, stream)
             elif name == "stdout" and isinstance(stream, io.TextIOWrapper):  # as the other does of itself
                 stack.callback(stream.reconfigure, errors=stream.errors)
                 stream.reconfigure(errors="backslashreplace")

@@ -9,6 +9,7 @@
   ``encoding``: an encoder for such a one.
 * ``loops``: the training loops' steps. ``candidates``: what would be shipped, and how good it is.
 * ``folders``: a run's folder. ``runs``: what in it survives being killed. ``pictures``: what in it is for people.
+* ``sharing``: what several ranks must agree on first.
 
 Imports ``protocol`` and the floors below it, but not ``loading``.
 """

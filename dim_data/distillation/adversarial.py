@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from dim_data.distillation.choices import AdversarialConfig
 from dim_data.distillation.loops import Ema, StageStep, draw_batch
 from dim_data.generator import Generator
-from dim_data.images import ImageSpec, LabelledImages, augment, in_steps, torch_defaults
-from dim_data.networks import GlobalRng, autocast
+from dim_data.images import ImageSpec, LabelledImages, Portion, augment, in_steps, torch_defaults
+from dim_data.networks import ALONE, GlobalRng, Ranks, autocast, share_norms
 from dim_data.protocol import LoopState
 
 __all__ = ["Discriminator", "adversarial_parts", "adversarial_step", "gradient_penalty", "train_adversarial"]
 
 PENALTY_WEIGHT = 10.0
 
-Extra = Callable[[Tensor], tuple[Tensor, dict[str, float]]]
+Extra = Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
 
 
 class Discriminator(nn.Module):
@@ -92,7 +92,12 @@ def adversarial_parts(
 
 
 def adversarial_step(
-    state: LoopState, images: Tensor, labels: Tensor, device: torch.device, extra: Extra | None = None
+    state: LoopState,
+    images: Tensor,
+    labels: Tensor,
+    device: torch.device,
+    extra: Extra | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
     """One step of the generator, then one of the discriminator, on the same fake images' labels.
 
@@ -104,42 +109,54 @@ def adversarial_step(
         labels: int64 (B,): of the real images, and of the fakes.
         device: Where to compute.
         extra: Maps fake images in [0, 1] to a loss to add to the generator's, and terms to report.
+        ranks: Who shares the batch; ``images`` and ``labels`` are this rank's part of it.
 
     Returns:
         The loss terms by name.
     """
     generator, discriminator = state.parts["generator"], state.parts["discriminator"]
+    portion = ranks.portion
     discriminator.requires_grad_(False)
     with autocast(device):
-        fake = generator.sample(labels, state.rng)
+        fake = _sample(generator, labels, state.rng, portion)
         scores, logits = discriminator(fake.contiguous())
     score, class_loss = -scores.float().mean(), F.cross_entropy(logits.float(), labels)
-    loss, terms = score + class_loss, {"generator": score.item(), "generator_class": class_loss.item()}
+    loss, terms = score + class_loss, {"generator": score, "generator_class": class_loss}
     if extra is not None:
         added, more = extra(fake.float())
         loss, terms = loss + added, terms | more
-    _apply(state.parts["optimiser_g"], loss)
+    means = _apply(state.parts["optimiser_g"], loss, terms, ranks)
     state.parts["average"].update(generator)
 
     discriminator.requires_grad_(True)
     with torch.no_grad(), autocast(device):
-        fake = generator.sample(labels, state.rng)
+        fake = _sample(generator, labels, state.rng, portion)
     # The critic keeps its own memory format, whatever the images come in.
     images, fake = images.contiguous(), fake.float().contiguous()
-    mix = torch.rand(len(images), 1, 1, 1, generator=state.rng).to(device)
+    mix = portion.of(torch.rand(portion.whole(len(images)), 1, 1, 1, generator=state.rng)).to(device)
     with autocast(device):
         (real_scores, real_logits), (fake_scores, _) = discriminator(images), discriminator(fake)
         penalty = gradient_penalty(discriminator, images, fake, mix)
     distance = real_scores.float().mean() - fake_scores.float().mean()
     class_loss = F.cross_entropy(real_logits.float(), labels)
-    _apply(state.parts["optimiser_d"], class_loss - distance + PENALTY_WEIGHT * penalty)
-    return terms | {"distance": distance.item(), "class": class_loss.item(), "penalty": penalty.item()}
+    loss = class_loss - distance + PENALTY_WEIGHT * penalty
+    terms = {"distance": distance, "class": class_loss, "penalty": penalty}
+    return means | _apply(state.parts["optimiser_d"], loss, terms, ranks)
 
 
-def _apply(optimiser: Any, loss: Tensor) -> None:
+def _sample(generator: Generator, labels: Tensor, rng: torch.Generator, portion: Portion) -> Tensor:
+    """Images of classes ``labels`` (B,), a portion of a batch, from latents that ``rng`` chooses; trainable."""
+    serials = portion.of(torch.randint(1 << 40, (portion.whole(len(labels)),), generator=rng)).to(labels.device)
+    return generator(generator.latents(labels, serials), labels)
+
+
+def _apply(optimiser: Any, loss: Tensor, terms: dict[str, Tensor], ranks: Ranks) -> dict[str, float]:
+    """A step on the mean of the ranks' losses; the means of their terms."""
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
+    means = ranks.average(optimiser, *terms.values())
     optimiser.step()
+    return dict(zip(terms, means, strict=True))
 
 
 @in_steps()
@@ -150,10 +167,13 @@ def train_adversarial(
     *,
     augmentation: tuple[str, ...],
     device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> Iterator[StageStep]:
     """Play the game for ``config.steps`` steps in all, yielding after each."""
+    share_norms(state.parts["generator"], ranks)
     while state.step < config.steps:
-        images, labels = draw_batch(data, config.batch_size, state.rng, device)
-        losses = adversarial_step(state, augment(images, augmentation, state.rng), labels, device)
+        images, labels = draw_batch(data, config.batch_size, state.rng, device, ranks.portion)
+        images = augment(images, augmentation, state.rng, ranks.portion)
+        losses = adversarial_step(state, images, labels, device, ranks=ranks)
         state.step += 1
         yield StageStep("adversarial", state.step, config.steps, losses)

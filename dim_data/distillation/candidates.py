@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from dim_data.distillation.folders import CURVES, METRICS, RESULT
 from dim_data.distillation.lessons import image_lesson
@@ -24,23 +26,37 @@ from dim_data.distillation.tuning import Tuning
 from dim_data.format import SAMPLES, TRAINING_CONFIG, write_atomically
 from dim_data.generator import Generator, opinions, save_grid
 from dim_data.images import LabelledImages, permitted, torch_defaults
+from dim_data.networks import ALONE, Ranks
 from dim_data.protocol import LoopState, evaluate
 
-__all__ = ["draw_pictures", "kept_images", "make_candidate", "score_candidate", "ship_best"]
+__all__ = [
+    "averages",
+    "draw_pictures",
+    "kept_images",
+    "make_candidate",
+    "note_candidate",
+    "score_candidates",
+    "ship_best",
+]
 
 
 @torch_defaults()
 def make_candidate(
-    state: LoopState, data: LabelledImages, config: DistillConfig, device: torch.device, remembers: bool = False
+    average: Generator,
+    encoder: nn.Module | None,
+    data: LabelledImages,
+    config: DistillConfig,
+    device: torch.device,
+    remembers: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Generator:
     """The averaged generator as it would be shipped: with the codes of ``data``, or with what remains of them.
 
-    One that ``remembers`` has the codes in any case.
+    One that ``remembers`` has the codes in any case. Each of the ``ranks`` encodes some of the images.
     """
-    average: Generator = state.parts["average"].module
-    if config.first == "adversarial":
+    if encoder is None:
         return average
-    stored = encode_all(average, state.parts["average_encoder"].module, data, device)
+    stored = encode_all(average, encoder, data, device, ranks)
     return stored if config.source == "codes" or remembers else stored.forget_codes(config.rank)
 
 
@@ -59,36 +75,58 @@ def _some(data: LabelledImages, count: int, seed: int) -> LabelledImages:
     return data.subset(torch.cat(chosen).sort().values.to(data.images.device))
 
 
+def averages(state: LoopState) -> tuple[Generator, nn.Module | None]:
+    """The averaged generator and, where there is one, the averaged encoder."""
+    encoder = state.parts.get("average_encoder")
+    return state.parts["average"].module, None if encoder is None else encoder.module
+
+
+def note_candidate(run: Run, state: LoopState, step: int) -> None:
+    """Keep the average as it is now, to be scored."""
+    generator, encoder = (
+        None if net is None else {k: v.clone() for k, v in net.state_dict().items()} for net in averages(state)
+    )
+    run.waiting.append({"step": step, "generator": generator, "encoder": encoder})
+
+
 @torch_defaults()
-def score_candidate(
-    run: Run,
-    state: LoopState,
-    train: LabelledImages,
-    held_out: LabelledImages,
-    step: int,
-    device: torch.device,
+def score_candidates(
+    run: Run, state: LoopState, train: LabelledImages, held_out: LabelledImages, device: torch.device
 ) -> None:
-    """Downstream accuracy of the average on held-out training images; keep it if it is the best so far."""
-    config, classes = run.config, train.spec.num_classes
+    """Downstream accuracy on held-out training images of those that wait; keep the best so far.
+
+    Ranks score one each, at the same time.
+    """
+    config, classes, ranks = run.config, train.spec.num_classes, run.ranks
     # Part of the bank is enough to compare checkpoints.
     shown = config.selection.images
     some = _some(train, shown, config.seed)
     ipc = max(1, shown // (classes * 100))
     epochs = max(1, shown // (classes * ipc))
-    # What a decoder is worth to a prior that is not there yet, the codes tell better than a Gaussian of them.
-    candidate = make_candidate(state, some, config, device, remembers=config.learns_prior)
-    score = evaluate(candidate, held_out, ipc=ipc, epochs=epochs, seeds=(config.seed,), device=device).mean
-    run.scores.append({"step": step, "accuracy": score})
-    run.log({"stage": "selection", "step": step, "accuracy": score})
-    decorate(run.out / SAMPLES, partial(save_grid, candidate))
-    if run.best is None or score > run.best["accuracy"]:
-        encoder = state.parts.get("average_encoder")
-        run.best = {
-            "step": step,
-            "accuracy": score,
-            "generator": {k: v.clone() for k, v in state.parts["average"].module.state_dict().items()},
-            "encoder": {k: v.clone() for k, v in encoder.module.state_dict().items()} if encoder else None,
-        }
+
+    def score(one: dict[str, Any]) -> float:
+        networks = copy.deepcopy(averages(state))
+        for network, weights in zip(networks, (one["generator"], one["encoder"]), strict=True):
+            if network is not None:
+                network.load_state_dict(weights)
+        # What a decoder is worth to a prior that is not there yet, the codes tell better than a Gaussian of them.
+        candidate = make_candidate(*networks, some, config, device, remembers=config.learns_prior)
+        options: dict[str, Any] = {"ipc": ipc, "epochs": epochs, "seeds": (config.seed,), "alone": True}
+        found = evaluate(candidate, held_out, **options, device=device).mean
+        if ranks.first:
+            decorate(run.out / SAMPLES, partial(save_grid, candidate))
+        return found
+
+    for start in range(0, len(run.waiting), ranks.size):
+        turn = run.waiting[start : start + ranks.size]
+        found = score(turn[ranks.rank]) if ranks.rank < len(turn) else 0.0
+        ranks.wait()
+        for one, accuracy in zip(turn, ranks.each("scores", found), strict=False):
+            run.scores.append({"step": one["step"], "accuracy": accuracy})
+            run.log({"stage": "selection", "step": one["step"], "accuracy": accuracy})
+            if run.best is None or accuracy > run.best["accuracy"]:
+                run.best = {**one, "accuracy": accuracy}
+    run.waiting = []
 
 
 def ship_best(
@@ -113,14 +151,25 @@ def ship_best(
         return _save(run, _with_prior(run, *parts, device, on_step, should_stop), device)
     kept = kept_images(full, config)
     if config.labels.soft:
-        teachers = elders(run.states["pool"], config.pool.ages)
-        kept = replace(kept, soft=opinions(teachers, kept.images, kept.spec, config.labels.temperature))
-    result = make_candidate(state, kept, config, device)
+        kept = replace(kept, soft=_soft_labels(run, kept, device))
+    result = make_candidate(*averages(state), kept, config, device, ranks=run.ranks)
     if config.refining.looks:
         refining = run.add("refining", LoopState({"generator": result.requires_grad_(False).eval()}, config.seed))
         members = elders(run.states["pool"], config.pool.ages)
-        run.drive(refine(refining, kept, members, config.refining, device=device), on_step, should_stop)
+        loop = refine(refining, kept, members, config.refining, device=device, ranks=run.ranks)
+        run.drive(loop, on_step, should_stop)
     return _save(run, result, device)
+
+
+def _soft_labels(run: Run, data: LabelledImages, device: torch.device) -> Tensor:
+    """What the pool's oldest say of the images, each rank having asked about some."""
+    teachers = elders(run.states["pool"], run.config.pool.ages)
+
+    def ask(part: slice) -> Tensor:
+        batches = (data.images[place : min(place + 250, part.stop)] for place in range(part.start, part.stop, 250))
+        return opinions(teachers, batches, data.spec, run.config.labels.temperature)
+
+    return torch.cat(list(run.ranks.map(ask, run.ranks.chunks(len(data), 250), device)))
 
 
 def _with_prior(
@@ -132,7 +181,9 @@ def _with_prior(
     should_stop: Callable[[], bool] | None,
 ) -> Generator:
     config, state = run.config, run.states["main"]
-    generator, encoder = (state.parts[name].module for name in ("average", "average_encoder"))
+    generator, encoder = averages(state)
+    if encoder is None:
+        raise ValueError("only a decoder of codes learns a prior")
     taught = config.matching.steps and any(config.pool.ages)
     watcher = elders(run.states["pool"], config.pool.ages)[0] if taught else None
     mirror = "flip" in permitted(config.augmentation, train.spec)
@@ -146,6 +197,7 @@ def _with_prior(
         mirror=mirror,
         seed=config.seed + 3,
         device=device,
+        ranks=run.ranks,
     )
     run.add("prior", lesson.state)
     run.drive(lesson.steps(), on_step, should_stop)
@@ -160,10 +212,12 @@ def _with_prior(
 
 
 def _save(run: Run, result: Generator, device: torch.device) -> Generator:
-    text = json.dumps(_facts(run, device), indent=2) + "\n"
-    with run.writing(RESULT):
-        folder = result.save_pretrained(run.out / RESULT)
-        write_atomically(folder / TRAINING_CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+    text, folder = json.dumps(_facts(run, device), indent=2) + "\n", run.out / RESULT
+    if run.ranks.first:
+        with run.writing(RESULT):
+            result.save_pretrained(folder)
+            write_atomically(folder / TRAINING_CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+    run.ranks.wait()
     return Generator.from_pretrained(folder, device=device)
 
 
@@ -197,6 +251,8 @@ def _prior_facts(run: Run) -> dict[str, Any]:
 
 def draw_pictures(run: Run, result: Generator) -> None:
     """Samples of the result, and the run's curves where matplotlib is installed."""
+    if not run.ranks.first:
+        return
     decorate(run.out / SAMPLES, partial(save_grid, result))
     if importlib.util.find_spec("matplotlib") is not None:
         decorate(run.out / CURVES, partial(save_curves, run.out / METRICS))

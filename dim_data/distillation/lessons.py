@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from dim_data.distillation.loops import StageStep
 from dim_data.distillation.reconstruction import encode_images
 from dim_data.generator import Generator
 from dim_data.images import LabelledImages, torch_defaults
-from dim_data.networks import GlobalRng, TokenPrior
+from dim_data.networks import ALONE, GlobalRng, Ranks, TokenPrior
 from dim_data.protocol import LoopState
 
 __all__ = ["Lesson", "image_lesson", "to_latents", "to_numbers"]
@@ -40,6 +41,7 @@ def image_lesson(
     mirror: bool,
     seed: int,
     device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> Lesson:
     """The lesson of codes of real images, which are mirrored and shifted by chance.
 
@@ -55,21 +57,22 @@ def image_lesson(
         mirror: Whether images are mirrored, too.
         seed: Of everything random.
         device: Where to compute.
+        ranks: Who shares the work.
     """
     sets, levels = (train, held_out), generator.bank.levels
     if stored is None:
-        latents = (part for data in sets for part in encode_images(encoder, data.images, device))
+        latents = (part for data in sets for part in encode_images(encoder, data.images, device, ranks))
         stored = torch.cat([to_numbers(part, levels).cpu() for part in latents])
-    batches = (images for data in sets for images in data.images.split(500))
-    sight = None if classifier is None else describe_images(classifier, batches, train.spec, device)
+    sight = None if classifier is None else _described(classifier, sets, device, ranks)
     held = torch.arange(len(stored)) >= len(train)
     labels = torch.cat([data.labels.cpu() for data in sets])
     lesson = Lesson.of(generator, stored, labels, held, sight, config, seed, device)
     known = lesson.train.codes
 
-    def encode(rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def encode(rows: Tensor, rng: torch.Generator, here: Tensor) -> tuple[Tensor, Tensor]:
         draw, turned = torch.rand(2, len(rows), generator=rng)
         moves = torch.randint(2 * SHIFT + 1, (2, len(rows)), generator=rng)
+        rows, draw, turned, moves = rows[here], draw[here], turned[here], moves[:, here]
         mirrored = (draw >= STORED) & (draw < STORED + MIRRORED) if mirror else torch.zeros(len(rows), dtype=torch.bool)
         shifted = (draw >= STORED) & ~mirrored
         kinds = mirrored.long() + 2 * shifted.long()
@@ -84,8 +87,24 @@ def image_lesson(
         found[again.to(found.device)] = torch.cat(parts)
         return found, kinds.to(device)
 
-    lesson.encode = encode
+    lesson.encode, lesson.ranks = encode, ranks
     return lesson
+
+
+def _described(classifier: nn.Module, sets: Sequence[LabelledImages], device: torch.device, ranks: Ranks) -> Sight:
+    """What a classifier sees in the images of all sets, each rank having looked at some."""
+    found: list[Tensor] = []
+    for data in sets:
+
+        def look(part: slice, data: LabelledImages = data) -> Tensor:
+            places = range(part.start, part.stop, 500)
+            batches = (data.images[place : min(place + 500, part.stop)] for place in places)
+            seen = describe_images(classifier, batches, data.spec, device)
+            return torch.cat([seen.maps, seen.logits], 1)
+
+        found += ranks.map(look, ranks.chunks(len(data), 500))
+    seen, classes = torch.cat(found), sets[0].spec.num_classes
+    return Sight(seen[:, :-classes], seen[:, -classes:])
 
 
 def to_numbers(latents: Tensor, levels: int) -> Tensor:
@@ -121,6 +140,7 @@ class Lesson:
         dropout: Share of the channels left out.
         device: Where to compute.
         encode: See :func:`~dim_data.distillation.likelihood.fit_prior`.
+        ranks: Who shares the work.
     """
 
     state: LoopState
@@ -130,6 +150,7 @@ class Lesson:
     dropout: float
     device: torch.device
     encode: Encode | None = None
+    ranks: Ranks = ALONE
 
     @classmethod
     def of(
@@ -165,9 +186,8 @@ class Lesson:
 
     def steps(self) -> Iterator[StageStep]:
         """Train, yielding after each step."""
-        return fit_prior(
-            self.state, self.train, self.held_out, self.config, self.dropout, encode=self.encode, device=self.device
-        )
+        options: dict[str, Any] = {"encode": self.encode, "device": self.device, "ranks": self.ranks}
+        return fit_prior(self.state, self.train, self.held_out, self.config, self.dropout, **options)
 
     @property
     def result(self) -> TokenPrior:

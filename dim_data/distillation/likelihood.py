@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from dim_data.distillation.choices import PriorTrainingConfig
 from dim_data.distillation.loops import Ema, StageStep
-from dim_data.images import in_steps, torch_defaults
-from dim_data.networks import PriorConfig, TokenPrior, autocast, compiled
+from dim_data.images import WHOLE, Portion, in_steps, torch_defaults
+from dim_data.networks import ALONE, PriorConfig, Ranks, TokenPrior, autocast, compiled
 from dim_data.protocol import LoopState
 
 __all__ = [
@@ -45,8 +45,9 @@ FEATURES = 32
 PULL = 2.0
 """Images of its class that are added to each cluster, which may have few."""
 
-Encode = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
-"""Rows int64 (B,) of a :class:`CodeSet` and random numbers to codes (B, *shape) and their kinds, int64 (B,)."""
+Encode = Callable[[Tensor, torch.Generator, Tensor], tuple[Tensor, Tensor]]
+"""Rows int64 (B,) of a :class:`CodeSet`, random numbers for all of them, and which are at hand, bool (B,), to codes of
+those (H, *shape) and their kinds, int64 (H,)."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,7 @@ def fit_prior(
     encode: Encode | None = None,
     stage: str = "prior",
     device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> Iterator[StageStep]:
     """Train ``state.parts["prior"]``, yielding after each step; ``state.parts["best"]`` is what to keep.
 
@@ -198,11 +200,12 @@ def fit_prior(
         encode: Codes of the images of rows, mirrored or shifted by chance; ``None`` takes those of ``train``.
         stage: What it is called.
         device: Where to compute.
+        ranks: Who shares each batch.
     """
     prior, optimiser, average, best = (state.parts[name] for name in ("prior", "optimiser", "average", "best"))
     steps = prior_steps(len(train), config)
     every = max(10, steps // config.looks // 10 * 10)  # runs log each tenth step
-    size = config.batch_size
+    size, portion = config.batch_size, ranks.portion
 
     def loss_of(tokens: Tensor, *inputs: Tensor) -> Tensor:
         return prior.nats(prior(tokens, *inputs), tokens).mean()
@@ -213,30 +216,35 @@ def fit_prior(
         for group in optimiser.param_groups:
             group["lr"] = config.lr * _rate(state.step, steps)
         rows = torch.randint(len(train), (size,), generator=state.rng)
-        at = rows.to(device)
+        at = portion.of(rows).to(device)
         codes, kinds = train.codes[at], torch.zeros_like(at)
         real = rows < len(train) - train.drawn
+        known = portion.of(real).to(device)
         if encode is not None:
-            codes[real.to(device)], kinds[real.to(device)] = encode(rows[real], state.rng)
+            here = torch.zeros(size, dtype=torch.bool)
+            here[portion.of(torch.arange(size))] = True
+            codes[known], kinds[known] = encode(rows[real], state.rng, here[real])
         tokens = prior.tokenise(codes).long()
-        labels = _untold(train.labels[at], prior.classes, UNTOLD_CLASS, state.rng)
-        clusters = _untold(train.clusters[at], prior.cluster.num_embeddings - 1, UNTOLD_CLUSTER, state.rng)
-        blurred = _blurred(train.features[at], config.blur, state.rng)
-        features = torch.where(real.to(device)[:, None], blurred, train.features[at])
-        features = features * (torch.rand(size, 1, generator=state.rng) >= UNTOLD_CLASS).float().to(device)
-        told = _corrupted(tokens, prior.levels, config.corruption, state.rng)
-        masks = _masks((prior.config.layers, 2, size, 1, prior.config.width), dropout, state.rng).to(device)
+        labels = _untold(train.labels[at], prior.classes, UNTOLD_CLASS, state.rng, portion)
+        clusters = _untold(train.clusters[at], prior.cluster.num_embeddings - 1, UNTOLD_CLUSTER, state.rng, portion)
+        blurred = _blurred(train.features[at], config.blur, state.rng, portion)
+        features = torch.where(known[:, None], blurred, train.features[at])
+        features = features * portion.of(torch.rand(size, 1, generator=state.rng) >= UNTOLD_CLASS).float().to(device)
+        told = _corrupted(tokens, prior.levels, config.corruption, state.rng, portion)
+        shape = (prior.config.layers, 2, size, 1, prior.config.width)
+        masks = portion.of(_masks(shape, dropout, state.rng), 2).to(device)
         with autocast(device):
             nats = ask(tokens, labels, clusters, features, kinds, told, masks)
         optimiser.zero_grad(set_to_none=True)
         (nats / int(prior.real.sum())).backward()
+        (mean,) = ranks.average(optimiser, nats)
         nn.utils.clip_grad_norm_(prior.parameters(), 1.0)
         optimiser.step()
         average.update(prior)
         state.step += 1
-        losses = {"bits": nats.item() / math.log(2)}
+        losses = {"bits": mean / math.log(2)}
         if state.step % every == 0 or state.step == steps:
-            losses["held_out_bits"] = held_out_bits(average.module, held_out, config.blur, device)
+            losses["held_out_bits"] = held_out_bits(average.module, held_out, config.blur, device, ranks=ranks)
             best.update(average.module, losses["held_out_bits"])
         yield StageStep(stage, state.step, steps, losses)
 
@@ -247,19 +255,21 @@ def _rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / rise) * (LAST + (1 - LAST) * (1 + math.cos(math.pi * step / steps)) / 2)
 
 
-def _untold(told: Tensor, nothing: int, share: float, rng: torch.Generator) -> Tensor:
-    dropped = torch.rand(len(told), generator=rng) < share
+def _untold(told: Tensor, nothing: int, share: float, rng: torch.Generator, portion: Portion) -> Tensor:
+    dropped = portion.of(torch.rand(portion.whole(len(told)), generator=rng) < share)
     return torch.where(dropped.to(told.device), nothing, told)
 
 
-def _blurred(features: Tensor, blur: float, rng: torch.Generator) -> Tensor:
-    return features + blur * torch.randn(features.shape, generator=rng).to(features.device)
+def _blurred(features: Tensor, blur: float, rng: torch.Generator, portion: Portion = WHOLE) -> Tensor:
+    noise = torch.randn(portion.whole(len(features)), features.shape[1], generator=rng)
+    return features + blur * portion.of(noise).to(features.device)
 
 
-def _corrupted(tokens: Tensor, levels: int, share: float, rng: torch.Generator) -> Tensor:
+def _corrupted(tokens: Tensor, levels: int, share: float, rng: torch.Generator, portion: Portion) -> Tensor:
     """Tokens (B, T, N) of which a share is replaced by random numbers."""
-    chosen = torch.rand(*tokens.shape[:2], 1, generator=rng) < share
-    other = torch.randint(levels, tokens.shape, generator=rng)
+    shape = (portion.whole(len(tokens)), *tokens.shape[1:])
+    chosen = portion.of(torch.rand(*shape[:2], 1, generator=rng) < share)
+    other = portion.of(torch.randint(levels, shape, generator=rng))
     return torch.where(chosen.to(tokens.device), other.to(tokens.device), tokens)
 
 
@@ -269,13 +279,22 @@ def _masks(shape: tuple[int, ...], dropout: float, rng: torch.Generator) -> Tens
 
 
 @torch_defaults(painting=True)
-def held_out_bits(prior: TokenPrior, codes: CodeSet, blur: float, device: torch.device, batch_size: int = 256) -> float:
+def held_out_bits(
+    prior: TokenPrior,
+    codes: CodeSet,
+    blur: float,
+    device: torch.device,
+    batch_size: int = 256,
+    ranks: Ranks = ALONE,
+) -> float:
     """Mean bits of a code, class, cluster and features being told, the last with the same noise each time."""
-    total, features = 0.0, _blurred(codes.features, blur, torch.Generator().manual_seed(0))
-    for start in range(0, len(codes), batch_size):
-        part = slice(start, start + batch_size)
+    features = _blurred(codes.features, blur, torch.Generator().manual_seed(0))
+
+    def ask(part: slice) -> Tensor:
         tokens = prior.tokenise(codes.codes[part]).long()
         with autocast(device):
             logits = prior(tokens, codes.labels[part], codes.clusters[part], features[part])
-        total += prior.nats(logits, tokens).double().sum().item()
-    return total / len(codes) / math.log(2)
+        return prior.nats(logits, tokens).double().sum()
+
+    parts = [slice(start, start + batch_size) for start in range(0, len(codes), batch_size)]
+    return sum(nats.item() for nats in ranks.map(ask, parts)) / len(codes) / math.log(2)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dim_data.images import LabelledImages
+from dim_data.images import WHOLE, LabelledImages, Portion
 
 __all__ = ["Ema", "StageStep", "draw_batch"]
 
@@ -64,9 +64,12 @@ class Ema:
 
 
 def draw_batch(
-    data: LabelledImages, batch_size: int, rng: torch.Generator, device: torch.device
+    data: LabelledImages, batch_size: int, rng: torch.Generator, device: torch.device, portion: Portion = WHOLE
 ) -> tuple[Tensor, Tensor]:
-    """A random batch with replacement: float images (B, C, H, W) in [0, 1], channels last; labels (B,)."""
-    index = torch.randint(len(data), (batch_size,), generator=rng).to(data.images.device)
+    """A random batch with replacement: float images (B, C, H, W) in [0, 1], channels last; labels (B,).
+
+    Of a batch that is shared, its ``portion``.
+    """
+    index = portion.of(torch.randint(len(data), (batch_size,), generator=rng)).to(data.images.device)
     images = data.images[index].to(device).float() / 255
     return images.contiguous(memory_format=torch.channels_last), data.labels[index].to(device)

@@ -19,10 +19,10 @@ from dim_data.distillation.loops import StageStep, draw_batch
 from dim_data.distillation.pool import age_member, renew_member
 from dim_data.distillation.reconstruction import reconstruction
 from dim_data.images import LabelledImages, augment, augment_pair, in_steps
-from dim_data.networks import autocast, compiled
+from dim_data.networks import ALONE, Ranks, autocast, compiled, share_norms
 from dim_data.protocol import LoopState
 
-__all__ = ["feature_distance", "logit_distance", "match_images", "match_labels"]
+__all__ = ["feature_distance", "feature_errors", "logit_distance", "match_images", "match_labels"]
 
 
 def logit_distance(real: Tensor, fake: Tensor) -> Tensor:
@@ -30,10 +30,16 @@ def logit_distance(real: Tensor, fake: Tensor) -> Tensor:
     return (F.log_softmax(real, 1) - F.log_softmax(fake, 1)).square().mean()
 
 
-def feature_distance(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
-    """Squared error of each pair of feature maps (B, ...) over the real ones' mean square, summed."""
-    pairs = zip(real, fake, strict=True)
-    return torch.stack([(a - b).square().mean() / a.square().mean().clamp(min=1e-6) for a, b in pairs]).sum()
+def feature_errors(real: Sequence[Tensor], fake: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Squared error of each of K pairs of feature maps (B, ...), and the real ones' mean square: (K,) and (K,)."""
+    pairs = list(zip(real, fake, strict=True))
+    errors = torch.stack([(a - b).square().mean() for a, b in pairs])
+    return errors, torch.stack([a.square().mean() for a, _ in pairs])
+
+
+def feature_distance(errors: Tensor, squares: Tensor) -> Tensor:
+    """The sum of :func:`feature_errors` relative to the real maps' mean squares, those of the whole batch."""
+    return (errors / squares.clamp(min=1e-6)).sum()
 
 
 @in_steps()
@@ -45,6 +51,7 @@ def match_images(
     *,
     augmentation: tuple[str, ...],
     device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> Iterator[StageStep]:
     """Train encoder and decoder so that each image and its reconstruction look alike to the pool.
 
@@ -58,35 +65,41 @@ def match_images(
         config: Of the whole stage.
         augmentation: Applied to the real images before they are encoded.
         device: Where to compute.
+        ranks: Who shares each batch.
     """
     generator, encoder, optimiser = (state.parts[name] for name in ("generator", "encoder", "optimiser"))
     spec = data.spec
     members = [member.eval().requires_grad_(False) for member in pool.parts["pool"]]
 
-    def loss_terms(member: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    for network in (generator, encoder):
+        share_norms(network, ranks)
+
+    def loss_terms(member: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         copies = reconstruction(generator, encoder, images, labels)
         with torch.no_grad():
             *real, real_logits = member.features(spec.normalize(images))  # type: ignore[operator]
         *fake, fake_logits = member.features(spec.normalize(copies))  # type: ignore[operator]
-        features = feature_distance([x.float() for x in real], [x.float() for x in fake])
-        return F.l1_loss(copies, images), features, logit_distance(real_logits.float(), fake_logits.float())
+        errors, squares = feature_errors([x.float() for x in real], [x.float() for x in fake])
+        return F.l1_loss(copies, images), errors, squares, logit_distance(real_logits.float(), fake_logits.float())
 
     asks = [compiled(lambda *args, member=member: loss_terms(member, *args)) for member in members]
     while state.step < config.steps:
         for group in optimiser.param_groups:
             group["lr"] = config.lr * max(0.0, 1 - state.step / config.steps)
-        images, labels = draw_batch(data, config.batch_size, state.rng, device)
-        images = augment(images, augmentation, state.rng)
+        images, labels = draw_batch(data, config.batch_size, state.rng, device, ranks.portion)
+        images = augment(images, augmentation, state.rng, ranks.portion)
         with autocast(device):
-            pixels, features, logits = asks[state.step % len(asks)](images, labels)
+            pixels, errors, squares, logits = asks[state.step % len(asks)](images, labels)
+        features = feature_distance(errors, ranks.mean(squares))
         loss = 5 * pixels + features + config.logit_weight * logits
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        means = ranks.average(optimiser, pixels, features, logits)
         optimiser.step()
         state.parts["average"].update(generator)
         state.parts["average_encoder"].update(encoder)
         state.step += 1
-        losses = {"pixels": pixels.item(), "features": features.item(), "logits": logits.item()}
+        losses = dict(zip(("pixels", "features", "logits"), means, strict=True))
         yield StageStep("matching", state.step, config.steps, losses)
 
 
@@ -99,6 +112,7 @@ def match_labels(
     pool_config: PoolConfig,
     *,
     device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> Iterator[StageStep]:
     """The paper's second stage: the adversarial game plus ``config.logit_weight`` x :func:`logit_distance`.
 
@@ -111,8 +125,11 @@ def match_labels(
             weights. Before each step it takes ``aging_steps`` of SGD on real images, the paper's 16. One draw of
             ``augmentation`` is shared by each pair.
         device: Where to compute.
+        ranks: Who shares each batch.
     """
-    members, spec = pool.parts["pool"], data.spec
+    members, spec, portion = pool.parts["pool"], data.spec, ranks.portion
+    for network in (state.parts["generator"], members):
+        share_norms(network, ranks)
     for optimiser in (state.parts["optimiser_g"], state.parts["optimiser_d"]):
         for group in optimiser.param_groups:
             group["lr"] = config.lr
@@ -123,18 +140,21 @@ def match_labels(
             renew_member(pool, index)
         member = members[index]
         member.requires_grad_(True)
-        age_member(pool, index, data, pool_config.augmentation, pool_config.aging_steps, config.batch_size, device)
+        aging = (pool_config.augmentation, pool_config.aging_steps, config.batch_size)
+        age_member(pool, index, data, *aging, device, ranks)
         member.eval().requires_grad_(False)
-        images, labels = draw_batch(data, config.batch_size, state.rng, device)
+        images, labels = draw_batch(data, config.batch_size, state.rng, device, portion)
 
-        def match(fake: Tensor, images: Tensor = images, member: nn.Module = member) -> tuple[Tensor, dict[str, float]]:
-            real, fake = augment_pair(images, fake, pool_config.augmentation, state.rng)
+        def match(
+            fake: Tensor, images: Tensor = images, member: nn.Module = member
+        ) -> tuple[Tensor, dict[str, Tensor]]:
+            real, fake = augment_pair(images, fake, pool_config.augmentation, state.rng, portion)
             with autocast(device):
                 with torch.no_grad():
                     real_logits = member(spec.normalize(real))
                 distance = logit_distance(real_logits.float(), member(spec.normalize(fake)).float())
-            return config.logit_weight * distance, {"logits": distance.item()}
+            return config.logit_weight * distance, {"logits": distance}
 
-        losses = adversarial_step(state, images, labels, device, extra=match)
+        losses = adversarial_step(state, images, labels, device, extra=match, ranks=ranks)
         state.step += 1
         yield StageStep("matching", state.step, config.steps, losses)

@@ -17,7 +17,7 @@ from dim_data.distillation.choices import ReconstructionConfig
 from dim_data.distillation.loops import Ema, StageStep, draw_batch
 from dim_data.generator import Generator
 from dim_data.images import ImageRows, ImageSpec, LabelledImages, augment, in_steps, torch_defaults
-from dim_data.networks import GlobalRng, ResidualBlock, autocast, compiled
+from dim_data.networks import ALONE, GlobalRng, Ranks, ResidualBlock, autocast, compiled, share_norms
 from dim_data.protocol import LoopState
 
 __all__ = [
@@ -101,39 +101,54 @@ def reconstruct(
     *,
     augmentation: tuple[str, ...],
     device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> Iterator[StageStep]:
     """Train encoder and decoder on pixels alone (mean absolute error), yielding after each step."""
     generator, encoder, optimiser = (state.parts[name] for name in ("generator", "encoder", "optimiser"))
+    for network in (generator, encoder):
+        share_norms(network, ranks)
     copy = compiled(lambda x, y: reconstruction(generator, encoder, x, y))
     while state.step < config.steps:
         for group in optimiser.param_groups:
             group["lr"] = config.lr * min(1.0, (state.step + 1) / 200)
-        images, labels = draw_batch(data, config.batch_size, state.rng, device)
-        images = augment(images, augmentation, state.rng)
+        images, labels = draw_batch(data, config.batch_size, state.rng, device, ranks.portion)
+        images = augment(images, augmentation, state.rng, ranks.portion)
         with autocast(device):
             pixels = F.l1_loss(copy(images, labels), images)
         optimiser.zero_grad(set_to_none=True)
         (5 * pixels).backward()
+        (mean,) = ranks.average(optimiser, pixels)
         optimiser.step()
         state.parts["average"].update(generator)
         state.parts["average_encoder"].update(encoder)
         state.step += 1
-        yield StageStep("reconstruction", state.step, config.steps, {"pixels": pixels.item()})
+        yield StageStep("reconstruction", state.step, config.steps, {"pixels": mean})
 
 
 @in_steps(painting=True)
-def encode_images(encoder: nn.Module, images: Tensor | ImageRows, device: torch.device) -> Iterator[Tensor]:
-    """Latents of images uint8 (N, C, H, W), on any device, by and by: float32 (B, *latent_shape), on ``device``."""
+def encode_images(
+    encoder: nn.Module, images: Tensor | ImageRows, device: torch.device, ranks: Ranks = ALONE
+) -> Iterator[Tensor]:
+    """Latents of images uint8 (N, C, H, W), on any device, by and by: float32 (B, *latent_shape), on ``device``.
+
+    Each rank encodes some of them, and has them all.
+    """
     encoder.eval()
-    for part in images.split(max(4, 256 * 32**2 // max(32, images.shape[-1]) ** 2)):
+    count = max(4, 256 * 32**2 // max(32, images.shape[-1]) ** 2)
+
+    def encode(rows: slice) -> Tensor:
         with autocast(device):
-            batch = (part.to(device).float() / 255).contiguous(memory_format=torch.channels_last)
-            latents = encoder(batch).float()
-        yield latents
+            batch = (images[rows].to(device).float() / 255).contiguous(memory_format=torch.channels_last)
+            return encoder(batch).float()
+
+    yield from ranks.map(encode, [slice(start, start + count) for start in range(0, len(images), count)], device)
 
 
 @torch_defaults(painting=True)
-def encode_all(generator: Generator, encoder: nn.Module, data: LabelledImages, device: torch.device) -> Generator:
+def encode_all(
+    generator: Generator, encoder: nn.Module, data: LabelledImages, device: torch.device, ranks: Ranks = ALONE
+) -> Generator:
     """``generator`` with the code, and the soft label if any, of every image of ``data`` stored, on ``device``."""
     soft = None if data.soft is None else data.soft.to(device)
-    return generator.store(encode_images(encoder, data.images, device), data.labels.to(device), soft).to(device)
+    latents = encode_images(encoder, data.images, device, ranks)
+    return generator.store(latents, data.labels.to(device), soft).to(device)

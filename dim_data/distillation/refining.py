@@ -20,7 +20,7 @@ from dim_data.distillation.choices import RefiningConfig
 from dim_data.distillation.loops import StageStep
 from dim_data.generator import Generator, opinions
 from dim_data.images import ImageSpec, LabelledImages, in_steps, torch_defaults
-from dim_data.networks import autocast, compiled, logits_of, resolve_device
+from dim_data.networks import ALONE, Ranks, autocast, compiled, logits_of, resolve_device
 from dim_data.protocol import LoopState
 
 __all__ = ["refine", "refine_codes", "relabel_codes"]
@@ -142,8 +142,11 @@ def refine(
     config: RefiningConfig,
     *,
     device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> Iterator[StageStep]:
     """Refine the codes of ``state.parts["generator"]`` in place, yielding after each batch of them.
+
+    Each rank takes whole batches, as they come: what comes of them is the same with any number of ranks.
 
     Args:
         state: Its ``step`` counts the batches done.
@@ -151,21 +154,29 @@ def refine(
         members: Classifiers, on ``device``.
         config: Of the stage.
         device: Where to compute.
+        ranks: Who shares the batches.
     """
     generator: Generator = state.parts["generator"]
     labels, order = torch.repeat_interleave(generator.bank.counts.cpu()), data.labels.cpu().argsort(stable=True)
     views = [_view(generator, member.eval().requires_grad_(False), data.spec) for member in members[: config.looks]]
-    steps = math.ceil(len(order) / config.batch_size)
-    while state.step < steps:
-        rows = torch.arange(len(order))[state.step * config.batch_size :][: config.batch_size]
+    batches = torch.arange(len(order)).split(config.batch_size)
+
+    def refined(rows: Tensor) -> tuple[Tensor, float]:
         images = data.images[order[rows].to(data.images.device)].to(device).float() / 255
-        rows = rows.to(device)
-        latents = generator.bank.unpack(generator.bank.codes[rows])
-        classes = labels[rows.cpu()].to(device)
-        latents, loss = _refined(latents, generator.bank.levels, images, classes, views, config.looks)
-        generator.bank.codes[rows] = generator.bank.pack(latents)
-        state.step += 1
-        yield StageStep("refining", state.step, steps, {"refining": loss})
+        latents = generator.bank.unpack(generator.bank.codes[rows.to(device)])
+        found = _refined(latents, generator.bank.levels, images, labels[rows].to(device), views, config.looks)
+        return generator.bank.pack(found[0]), found[1]
+
+    while state.step < len(batches):
+        first, place = state.step, state.step + ranks.rank
+        codes, loss = refined(batches[place]) if place < len(batches) else (None, 0.0)
+        losses, parts = ranks.each("refining", loss), ranks.gather(codes, device)
+        state.step = min(first + ranks.size, len(batches))
+        for rows, part in zip(batches[first : state.step], parts, strict=False):
+            if part is not None:
+                generator.bank.codes[rows.to(device)] = part
+        for step, loss in zip(range(first, state.step), losses, strict=False):
+            yield StageStep("refining", step + 1, len(batches), {"refining": loss})
 
 
 def _view(generator: Generator, member: Any, spec: ImageSpec) -> tuple[See, Loss]:

@@ -19,6 +19,7 @@ from dim_data.distillation.loops import StageStep
 from dim_data.distillation.presets import DistillConfig
 from dim_data.format import write_atomically
 from dim_data.images import torch_defaults
+from dim_data.networks import ALONE, Ranks
 from dim_data.protocol import LoopState, StoppedError
 
 __all__ = ["DivergenceError", "Run"]
@@ -29,16 +30,22 @@ class DivergenceError(RuntimeError):
 
 
 class Run:
-    """One output folder: where the run stands, its checkpoint and its log."""
+    """One output folder: where the run stands, its checkpoint and its log.
 
-    def __init__(self, out: Path, config: DistillConfig, checkpoint_seconds: float, deadline: float) -> None:
-        self.out, self.config = out, config
+    All of the ``ranks`` know where it stands, and the first one writes.
+    """
+
+    def __init__(
+        self, out: Path, config: DistillConfig, checkpoint_seconds: float, deadline: float, ranks: Ranks = ALONE
+    ) -> None:
+        self.out, self.config, self.ranks = out, config, ranks
         self.checkpoint_seconds, self.deadline = checkpoint_seconds, deadline
         self.done: list[str] = []
         self.states: dict[str, LoopState] = {}
         self.restored: dict[str, Any] = {}
         self.best: dict[str, Any] | None = None
         self.scores: list[dict[str, float]] = []
+        self.waiting: list[dict[str, Any]] = []
         self.seconds, self.started = 0.0, time.monotonic()
         self.saved_at = self.started
         self.place = "the checkpoint"
@@ -68,19 +75,25 @@ class Run:
 
     def save(self) -> None:
         """Write the checkpoint, unless a weight is no longer finite."""
+        for state in self.states.values():
+            if state.collect is not None:
+                state.collect()
         self.check()
+        self.saved_at = time.monotonic()
+        if not self.ranks.first:
+            return
         metrics = self.out / METRICS
         content = {
             "done": self.done,
             "states": {name: state.state_dict() for name, state in self.states.items()},
             "best": self.best,
             "scores": self.scores,
+            "waiting": self.waiting,
             "seconds": self.elapsed,
             "logged": metrics.stat().st_size if metrics.exists() else 0,
         }
         with self.writing(CHECKPOINT):
             write_atomically(self.out / CHECKPOINT, lambda file: torch.save(content, file))
-        self.saved_at = time.monotonic()
 
     def forget(self) -> None:
         """Shrink the checkpoint of a run that is finished."""
@@ -92,7 +105,7 @@ class Run:
     def load(self) -> None:
         """Read the checkpoint, if there is one, cut the log back to it, and remove what a kill left half-written."""
         path = self.out / CHECKPOINT
-        for leftover in self.out.rglob(".*.tmp"):
+        for leftover in self.out.rglob(".*.tmp") if self.ranks.first else ():
             leftover.unlink()
         if not path.exists():
             if (self.out / BEFORE).exists():
@@ -100,21 +113,25 @@ class Run:
                     f"{path} is gone, and what was done with it: put back a copy, or pass overwrite=True (--overwrite) "
                     f"to begin anew"
                 )
-            (self.out / METRICS).unlink(missing_ok=True)
+            if self.ranks.first:
+                (self.out / METRICS).unlink(missing_ok=True)
             return
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
             self.done, self.restored = content["done"], content["states"]
             self.best, self.scores, self.seconds = content["best"], content["scores"], content["seconds"]
+            self.waiting = content.get("waiting", [])
             logged: int = content["logged"]
         except Exception as error:  # a damaged file makes torch raise a dozen kinds
             raise self._unreadable(error) from error
         metrics = self.out / METRICS
-        if metrics.exists():
+        if metrics.exists() and self.ranks.first:
             os.truncate(metrics, min(logged, metrics.stat().st_size))
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to the log."""
+        if not self.ranks.first:
+            return
         line = json.dumps({**record, "seconds": round(self.elapsed, 1)}) + "\n"
         with self.writing(METRICS), (self.out / METRICS).open("a", encoding="utf-8") as file:
             file.write(line)
@@ -142,17 +159,25 @@ class Run:
                 at(record.step)
             if on_step is not None:
                 on_step(record)
-            now = time.monotonic()
-            out_of_time = now > self.deadline
-            if out_of_time or (should_stop is not None and should_stop()):
+            if reason := self._stops(should_stop):
                 self.save()
+                self.ranks.wait()  # whoever ends first may end the others
                 raise StoppedError(
-                    f"{'out of time' if out_of_time else 'stopped'} in stage {record.stage!r}, step {record.step} of "
-                    f"{record.steps}; saved in {self.out}: the same call resumes it"
+                    f"{reason} in stage {record.stage!r}, step {record.step} of {record.steps}; saved in {self.out}: "
+                    f"the same call resumes it"
                 )
-            if now - self.saved_at > self.checkpoint_seconds:
-                self.save()
         self.check()
+
+    def _stops(self, should_stop: Callable[[], bool] | None) -> str:
+        """Why one of the ranks is to stop, if one is; if none, save where it is time to."""
+        now = time.monotonic()
+        late = now > self.deadline
+        asked = not late and should_stop is not None and should_stop()
+        due = self.ranks.first and now - self.saved_at > self.checkpoint_seconds
+        any_late, any_asked, saving = self.ranks.add("step", late, asked, due)
+        if saving and not (any_late or any_asked):
+            self.save()
+        return "out of time" if any_late else "stopped" if any_asked else ""
 
     def _kept(self) -> str:
         path = self.out / CHECKPOINT

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,15 @@ from typing import Any
 import torch
 
 from dim_data.distillation.adversarial import adversarial_parts, train_adversarial
-from dim_data.distillation.candidates import draw_pictures, kept_images, make_candidate, score_candidate, ship_best
+from dim_data.distillation.candidates import (
+    averages,
+    draw_pictures,
+    kept_images,
+    make_candidate,
+    note_candidate,
+    score_candidates,
+    ship_best,
+)
 from dim_data.distillation.fitting import fit_to_images
 from dim_data.distillation.folders import BEFORE, RESULT, RUN, claimed, open_run, write_run
 from dim_data.distillation.loops import StageStep
@@ -21,10 +30,11 @@ from dim_data.distillation.pool import start_pool, warm_pool
 from dim_data.distillation.presets import PRESETS, DistillConfig
 from dim_data.distillation.reconstruction import reconstruct, reconstruction_parts
 from dim_data.distillation.runs import Run
+from dim_data.distillation.sharing import check_batches, check_same
 from dim_data.format import GeneratorConfig, check_writable
 from dim_data.generator import Generator
 from dim_data.images import ImageSpec, LabelledImages, load_real, permitted, torch_defaults
-from dim_data.networks import GlobalRng, reached_sizes, resolve_device
+from dim_data.networks import GlobalRng, Ranks, own_device, reached_sizes
 
 __all__ = ["distill"]
 
@@ -54,6 +64,10 @@ def distill(
     run is finished, it returns the result. Which run it is depends on the images and not on where they lie. A picture
     that cannot be drawn is a warning.
 
+    In a process group all ranks call it, and share the work; the losses are those of one process. Any number of ranks
+    goes on with a run. ``out`` lies where all of them see it, and the first one writes there; ``on_step`` and
+    ``should_stop`` are called on each.
+
     Args:
         data: Real images in any form that :func:`~dim_data.images.load_real` takes.
         spec: What the images are; taken from the data when left out.
@@ -67,7 +81,7 @@ def distill(
         overwrite: Begin anew in a folder that holds a run.
         max_minutes: Stop after this long in this call, resumably.
         checkpoint_seconds: Time between checkpoints.
-        device: Default: CUDA where there is one.
+        device: Default: CUDA where there is one, in a process group that of the rank.
         on_step: Called after each step of each stage, for progress bars.
         should_stop: Asked after each step; ``True`` saves and stops.
 
@@ -77,49 +91,59 @@ def distill(
     Raises:
         StoppedError: ``max_minutes`` ran out or ``should_stop`` said so; the run is saved.
         DivergenceError: A loss or weight became NaN or infinite.
+        RankError: Another rank failed, or is gone.
         FileExistsError: ``out`` holds something else, or another process is at work in it.
         OSError: ``out`` cannot be written to, or no longer: the last checkpoint is intact.
-        ValueError: The data or the configuration cannot be used.
+        ValueError: The data or the configuration cannot be used, or is not the same on all ranks.
     """
-    preset = "default" if config is None else config
-    if isinstance(preset, str) and preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}: choose from {sorted(PRESETS)}")
-    config = PRESETS[preset] if isinstance(preset, str) else preset
-    out, place = Path(out), resolve_device(device)
-    if not (out / RUN).exists():
-        check_writable(out, folder=True)  # before the data is read
-    full = load_real(data, spec, root=root, size=size, columns=columns, sizes=reached_sizes(config.architecture))
-    if isinstance(preset, str):
-        config = fit_to_images(config, full.spec, len(full))
-    _check_classes(full, config)
-    # The paired stages always train a decoder of codes; noise takes their place at the end.
-    source, codes = ("codes", full.spec.num_classes) if config.first == "reconstruction" else ("noise", 0)
-    with torch_defaults(), GlobalRng(config.seed):
-        generator = Generator(
-            GeneratorConfig(full.spec, config.architecture, source, options=config.options, codes=codes)
-        ).to(place)
-    identity = {
-        "config": config.to_dict(),
-        "data": full.fingerprint(),
-        # Its name is often that of the place where the images lie: elsewhere they are the same.
-        "spec": {name: value for name, value in full.spec.to_dict().items() if name != "name"},
-        "device": place.type,
-    }
-    with claimed(out):
-        if open_run(out, identity, resume, overwrite):
-            return Generator.from_pretrained(out / RESULT, device=place)
-        deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
-        run = Run(out, config, checkpoint_seconds, deadline)
-        run.load()
-        train, held_out = full.split(config.holdout, config.seed) if config.holdout else (full, full)
-        train = train.to(place)
-        _stages(run, generator, train, held_out, place, on_step, should_stop)
-        result = ship_best(run, full, (train, held_out), place, on_step, should_stop)
-        with run.writing(RUN):
-            write_run(out, identity, finished=True)
-        run.forget()
-        draw_pictures(run, result)
-        return result
+    out, ranks = Path(out), Ranks.present()
+    with ranks.together():
+        preset = "default" if config is None else config
+        if isinstance(preset, str) and preset not in PRESETS:
+            raise ValueError(f"unknown preset {preset!r}: choose from {sorted(PRESETS)}")
+        config = PRESETS[preset] if isinstance(preset, str) else preset
+        place = own_device(device, ranks)
+        if ranks.first and not (out / RUN).exists():
+            check_writable(out, folder=True)  # before the data is read
+        full = load_real(data, spec, root=root, size=size, columns=columns, sizes=reached_sizes(config.architecture))
+        if isinstance(preset, str):
+            config = fit_to_images(config, full.spec, len(full))
+        check_batches(config, ranks)
+        _check_classes(full, config)
+        # The paired stages always train a decoder of codes; noise takes their place at the end.
+        source, codes = ("codes", full.spec.num_classes) if config.first == "reconstruction" else ("noise", 0)
+        with torch_defaults(), GlobalRng(config.seed):
+            generator = Generator(
+                GeneratorConfig(full.spec, config.architecture, source, options=config.options, codes=codes)
+            ).to(place)
+        identity = {
+            "config": config.to_dict(),
+            "data": full.fingerprint(),
+            # Its name is often that of the place where the images lie: elsewhere they are the same.
+            "spec": {name: value for name, value in full.spec.to_dict().items() if name != "name"},
+            "device": place.type,
+        }
+        ranks.wait()  # one may have had to decode the images
+        check_same(ranks, identity, resume=resume, overwrite=overwrite)
+        with claimed(out) if ranks.first else nullcontext():
+            finished = ranks.tell(open_run(out, identity, resume, overwrite) if ranks.first else None)[0]
+            if not (out / RUN).is_file():
+                raise FileNotFoundError(f"rank {ranks.rank} does not see {out}: let it lie where all ranks see it")
+            if finished:
+                return Generator.from_pretrained(out / RESULT, device=place)
+            deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
+            run = Run(out, config, checkpoint_seconds, deadline, ranks)
+            run.load()
+            train, held_out = full.split(config.holdout, config.seed) if config.holdout else (full, full)
+            train = train.to(place)
+            _stages(run, generator, train, held_out, place, on_step, should_stop)
+            result = ship_best(run, full, (train, held_out), place, on_step, should_stop)
+            if ranks.first:
+                with run.writing(RUN):
+                    write_run(out, identity, finished=True)
+            run.forget()
+            draw_pictures(run, result)
+            return result
 
 
 def _check_classes(data: LabelledImages, config: DistillConfig) -> None:
@@ -147,14 +171,15 @@ def _stages(
     on_step: Callable[[StageStep], object] | None,
     should_stop: Callable[[], bool] | None,
 ) -> None:
-    config, spec, paired = run.config, train.spec, run.config.first == "reconstruction"
-    common: dict[str, Any] = {"augmentation": permitted(config.augmentation, spec), "device": device}
+    config, spec, ranks, paired = run.config, train.spec, run.ranks, run.config.first == "reconstruction"
+    sharing: dict[str, Any] = {"device": device, "ranks": ranks}
+    common: dict[str, Any] = {"augmentation": permitted(config.augmentation, spec), **sharing}
     pool_config = replace(config.pool, augmentation=permitted(config.pool.augmentation, spec))
     pool = start_pool(pool_config, spec, config.seed + 1, device)
     if config.matching.steps:
         run.add("pool", pool)
         if "pool" not in run.done:
-            run.drive(warm_pool(pool, train, pool_config, device), on_step, should_stop)
+            run.drive(warm_pool(pool, train, pool_config, **sharing), on_step, should_stop)
             run.done.append("pool")
     state = run.add(
         "main",
@@ -169,8 +194,10 @@ def _stages(
             else train_adversarial(state, train, config.adversarial, **common)
         )
         run.drive(first, on_step, should_stop)
-        with run.writing(BEFORE):
-            make_candidate(state, kept_images(train, config), config, device).save_pretrained(run.out / BEFORE)
+        before = make_candidate(*averages(state), kept_images(train, config), config, device, ranks=ranks)
+        if ranks.first:
+            with run.writing(BEFORE):
+                before.save_pretrained(run.out / BEFORE)
         run.done.append("first")
         state.step = 0
         run.save()
@@ -179,13 +206,15 @@ def _stages(
     matching = (
         match_images(state, pool, train, config.matching, **common)
         if paired
-        else match_labels(state, pool, train, config.matching, pool_config, device=device)
+        else match_labels(state, pool, train, config.matching, pool_config, **sharing)
     )
     chosen = range(1, config.selection.checkpoints + 1)
     looks = {config.matching.steps * i // config.selection.checkpoints for i in chosen}
 
     def look(step: int) -> None:
         if step in looks:
-            score_candidate(run, state, train, held_out, step, device)
+            note_candidate(run, state, step)
+            if len(run.waiting) == ranks.size or step == config.matching.steps:
+                score_candidates(run, state, train, held_out, device)
 
     run.drive(matching, on_step, should_stop, look)

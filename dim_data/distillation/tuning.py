@@ -121,20 +121,22 @@ class Tuning:
             encode=lesson.encode,
             stage="tuning",
             device=lesson.device,
+            ranks=lesson.ranks,
         )
 
     @in_steps(painting=True)
     def _draw(self) -> Iterator[StageStep]:
         accepted: Accepted = self.state.parts["accepted"]
-        lesson, spec = self.lesson, self.painter.spec
+        lesson, spec, ranks = self.lesson, self.painter.spec, self.lesson.ranks
         count = max(1, round(self.config.draws * len(lesson.train)))
         steps = -(-count // DRAWN)
         if accepted.drawn >= count:
             return
         generator = self.painter.with_prior(lesson.result)
         source = cast(LearnedPrior, generator.source)
-        while accepted.drawn < count:
-            places = torch.arange(accepted.drawn, min(count, accepted.drawn + DRAWN), device=lesson.device)
+
+        def draw(start: int) -> tuple[Tensor, ...]:
+            places = torch.arange(start, min(count, start + DRAWN), device=lesson.device)
             asked = places % spec.num_classes, places // spec.num_classes, self.seed + SEED
             clusters, features = source.conditions(*asked)
             latents = generator.latents(*asked)
@@ -142,6 +144,15 @@ class Tuning:
             kept = said.gather(1, asked[0][:, None])[:, 0] > self.config.accept
             seen = latents.new_zeros(len(places), 0) if features is None else features
             codes = to_numbers(latents, lesson.result.levels)
-            accepted.parts.append(tuple(x[kept].cpu() for x in (codes, asked[0], clusters, seen)))
-            accepted.drawn += len(places)
-            yield StageStep("drawing", -(-accepted.drawn // DRAWN), steps, {"accepted": kept.float().mean().item()})
+            return tuple(x[kept].cpu() for x in (codes, asked[0], clusters, seen))
+
+        while accepted.drawn < count:
+            starts = range(accepted.drawn, count, DRAWN)[: ranks.size]
+            own = draw(starts[ranks.rank]) if ranks.rank < len(starts) else (None,) * 4
+            found = zip(*(ranks.gather(column) for column in own), strict=True)
+            parts = [cast(tuple[Tensor, ...], part) for part in found][: len(starts)]
+            accepted.parts += parts
+            accepted.drawn = min(count, starts[-1] + DRAWN)
+            for start, part in zip(starts, parts, strict=True):
+                share = len(part[0]) / min(DRAWN, count - start)
+                yield StageStep("drawing", start // DRAWN + 1, steps, {"accepted": share})

@@ -10,7 +10,7 @@
 * ``notes``: what has to be said of pictures. ``levels``: how bright they are.
 * ``pixels``: every kind of pixel as eight bits: a new kind of picture goes there. ``framing``: sizes and crops.
 * ``classes``: labels by the names of classes. ``splits``: what train and test are called.
-* ``augmentation``: what may be done to images in training.
+* ``augmentation``: what may be done to images in training. ``portions``: what of a batch is here, where it is shared.
 * ``sample``: the real test images that ship with the library.
 * ``defaults``: torch's switches as they start out, whatever the caller's are. All floors compute in them.
 
@@ -23,6 +23,7 @@ from dim_data.images.augmentation import AUGMENTATIONS, augment, augment_pair, p
 from dim_data.images.caches import CachedImages, cache_folder, cached_images, remove_cached
 from dim_data.images.defaults import are_default, in_steps, torch_defaults
 from dim_data.images.labelled import LabelledImages, digest
+from dim_data.images.portions import WHOLE, Portion
 from dim_data.images.real import load_real
 from dim_data.images.rows import ImageRows
 from dim_data.images.sample import bundled_test_sample
@@ -35,10 +36,12 @@ __all__ = [
     "KNOWN_SPECS",
     "MAX_CLASSES",
     "SIZE_RANGE",
+    "WHOLE",
     "CachedImages",
     "ImageRows",
     "ImageSpec",
     "LabelledImages",
+    "Portion",
     "are_default",
     "augment",
     "augment_pair",

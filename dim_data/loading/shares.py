@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dim_data.loading.passes import check_int
+from dim_data.networks import compare_notes
 
 __all__ = ["Share", "agree", "check_share", "present_share"]
 
@@ -101,24 +100,9 @@ def agree(settings: Mapping[str, Any], share: Share) -> None:
         settings: JSON-ready, equal on all ranks where all is well.
         share: Rank and number of ranks, as the process group has them.
     """
-    store, here = dist.distributed_c10d._get_default_store(), share.rank
-    mine = json.dumps(settings, sort_keys=True)
-
-    def has_begun(rank: int, what: str = "") -> bool:
-        return store.check([f"{NOTES}/{rank}/{what}"])
-
-    store.set(f"{NOTES}/{here}/{mine}", "begun")
-    store.set(f"{NOTES}/{here}/", mine)
-    waiting = set(range(share.world_size)) - {here}
-    deadline = time.monotonic() + PATIENCE
-    while waiting := {rank for rank in waiting if not has_begun(rank, mine)}:
-        if time.monotonic() > deadline:
-            break
-        time.sleep(0.01)
-    for rank in sorted(filter(has_begun, waiting)):
-        theirs = store.get(f"{NOTES}/{rank}/").decode()
-        if not has_begun(here, theirs):  # otherwise that rank is only behind
-            raise ValueError(_difference(settings, here, json.loads(theirs), rank))
+    other = compare_notes(NOTES, settings, share.rank, share.world_size, PATIENCE)
+    if other is not None:
+        raise ValueError(_difference(settings, share.rank, other[1], other[0]))
 
 
 def _difference(mine: Mapping[str, Any], here: int, theirs: Mapping[str, Any], there: int) -> str:

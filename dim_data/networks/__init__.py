@@ -5,6 +5,8 @@
 * ``priors``: from class to latents, number by number; ``sampling``: drawing from them.
 * ``muon``: an optimizer. ``compute``: number formats, devices, compilation. ``rng``: torch's global random numbers.
 * ``bounds``: of what a config may ask for. ``versions``: whether weights have changed.
+* ``ranks``: several processes at one work; ``meeting``: how they keep step, ``joining``: how they come to be several,
+  ``norms``: a batch that they share. ``notes``: what they tell each other without waiting.
 
 Networks are chosen by name, never by code from a repository. Imports ``images`` alone.
 """
@@ -15,36 +17,50 @@ from dim_data.networks.building import build_classifier, check_classifier, class
 from dim_data.networks.classifiers import CLASSIFIERS, ConvNet, usual_convnet
 from dim_data.networks.compute import autocast, compiled, fast_dtype, resolve_device
 from dim_data.networks.decoders import ARCHITECTURES, DoublingConv, ResidualBlock, parse_options, reached_sizes
+from dim_data.networks.joining import is_first, joined, own_device
+from dim_data.networks.meeting import RankError
 from dim_data.networks.muon import Muon
+from dim_data.networks.norms import share_norms
+from dim_data.networks.notes import Errand, compare_notes
 from dim_data.networks.priors import KINDS, PriorConfig, TokenPrior
+from dim_data.networks.ranks import ALONE, Ranks
 from dim_data.networks.rng import GlobalRng
 from dim_data.networks.sampling import Noise, group_rows, sample_codes
 from dim_data.networks.versions import version_of
 
 __all__ = [
+    "ALONE",
     "ARCHITECTURES",
     "CLASSIFIERS",
     "KINDS",
     "ConvNet",
     "DoublingConv",
+    "Errand",
     "GlobalRng",
     "Muon",
     "Noise",
     "PriorConfig",
+    "RankError",
+    "Ranks",
     "ResidualBlock",
     "TokenPrior",
     "autocast",
     "build_classifier",
     "check_classifier",
     "classifier_builder",
+    "compare_notes",
     "compiled",
     "fast_dtype",
     "group_rows",
+    "is_first",
+    "joined",
     "logits_of",
+    "own_device",
     "parse_options",
     "reached_sizes",
     "resolve_device",
     "sample_codes",
+    "share_norms",
     "usual_convnet",
     "version_of",
 ]

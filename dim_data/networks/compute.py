@@ -14,6 +14,8 @@ from typing import Any, Generic, ParamSpec, TypeVar
 import torch
 from torch import nn
 
+from dim_data.networks.meeting import RankError
+
 __all__ = ["autocast", "compiled", "fast_dtype", "resolve_device"]
 
 P = ParamSpec("P")
@@ -100,6 +102,8 @@ class _Compiled(Generic[P, R]):
                 result = fast(*args, **kwargs)
             self._fast = fast
             return result
+        except RankError:  # of what goes over the network in the middle of it
+            raise
         except Exception as error:
             reason = f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
         result = self._plain(*args, **kwargs)  # if the function itself is at fault, it says so, and better

@@ -19,10 +19,21 @@ from torch import nn
 from dim_data.generator import Generator
 from dim_data.hub import in_percent
 from dim_data.images import ImageSpec, LabelledImages, load_real, torch_defaults
-from dim_data.networks import GlobalRng, build_classifier, classifier_builder, resolve_device, usual_convnet
+from dim_data.networks import (
+    ALONE,
+    Errand,
+    GlobalRng,
+    RankError,
+    Ranks,
+    build_classifier,
+    classifier_builder,
+    own_device,
+    usual_convnet,
+)
 from dim_data.protocol.recipes import Recipe, recipe_for
 from dim_data.protocol.showing import image_source
 from dim_data.protocol.sittings import Sittings
+from dim_data.protocol.states import differences
 from dim_data.protocol.training import ClassifierStep, measure_accuracy, train_on
 
 __all__ = ["Evaluation", "evaluate"]
@@ -84,6 +95,7 @@ def evaluate(
     columns: tuple[Any, Any] | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 300.0,
+    alone: bool = False,
     device: str | torch.device | None = None,
     on_step: Callable[[ClassifierStep], object] | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -93,6 +105,9 @@ def evaluate(
     Killed at any moment, the same call with a ``checkpoint`` goes on from there and, on a CPU, ends with the accuracies
     of an unbroken one. The caller's autocast, ``no_grad``, default dtype and device neither change it nor are changed,
     nor are the global random numbers.
+
+    In a process group the ranks that call it share the seeds, and all have the result; who calls it alone does them
+    all, after some seconds of waiting for others. Where a seed is trained does not change what comes of it.
 
     Args:
         train: A :class:`~dim_data.generator.Generator`, a source that
@@ -114,10 +129,12 @@ def evaluate(
             :class:`~dim_data.loading.DistilledDataset`.
         size: Resize and crop every real image to so many pixels: the size of what ``train`` paints.
         columns: The keys of the image and the label in the items of a dataset, where they are not found by type.
-        checkpoint: A file that keeps what is done, and is removed at the end. Default: none is kept.
+        checkpoint: A file that keeps what is done, and is removed at the end; other ranks have files beside it. Any
+            number of ranks goes on from them. Default: none is kept.
         checkpoint_seconds: Time between two writings of it.
-        device: Default: CUDA where there is one.
-        on_step: Called after each training step, for progress bars.
+        alone: Train all seeds in this process, whatever process group there is.
+        device: Default: CUDA where there is one, in a process group that of the rank.
+        on_step: Called after each training step of this process, for progress bars.
         should_stop: Asked after each training step; ``True`` saves and stops.
 
     Returns:
@@ -125,11 +142,13 @@ def evaluate(
 
     Raises:
         StoppedError: ``should_stop`` said so; what is done is saved in ``checkpoint``, if one was given.
+        RankError: Another rank failed at its seed, or is gone; what is done is saved.
         OSError: ``checkpoint`` cannot be written; what was there before is intact.
         ValueError: ``ipc``, ``epochs`` or ``seeds`` is empty or not positive, ``refresh`` is outside (0, 1] or below
             1 with what is not driven by noise, train and test differ in size or
             classes, the recipe learns soft labels and ``train`` has none, ``checkpoint`` is damaged or of another
-            evaluation, or the classifier cannot take such images, gives logits of other classes or is not built afresh.
+            evaluation, another rank asks for another one, or the classifier cannot take such images, gives logits of
+            other classes or is not built afresh.
         TypeError: The classifier is a module already, takes no spec, or gives something else than logits.
     """
     for name, value in (("ipc", ipc), ("epochs", epochs)):
@@ -139,7 +158,8 @@ def evaluate(
         classifier_builder(classifier)  # before anything is read
     if not seeds:
         raise ValueError("seeds is empty: give at least one, such as seeds=(0,)")
-    place = resolve_device(device)
+    ranks = ALONE if alone else Ranks.present()
+    place = own_device(device, ranks)
     if isinstance(train, str | Path):
         train = Generator.from_pretrained(train, device=place)
     elif not isinstance(train, Generator):
@@ -152,24 +172,50 @@ def evaluate(
     called = classifier if isinstance(classifier, str) else getattr(classifier, "__name__", "")
     identity = {"classifier": called, "recipe": chosen, "ipc": ipc, "epochs": epochs, "seeds": tuple(seeds)}
     identity |= {"refresh": refresh} if refresh != 1 else {}
-    sittings = Sittings(checkpoint, {"train": train, "test": test, **identity}, checkpoint_seconds)
+    sittings = Sittings(checkpoint, {"train": train, "test": test, **identity}, checkpoint_seconds, ranks.rank)
+    errand = Errand(ranks, "evaluate", sittings.identity if ranks.size > 1 else {})
+    if errand.other is not None:
+        raise ValueError(
+            f"ranks share an evaluation where all ask for the same, but rank {errand.other[0]} asks for another: it "
+            f"differs in {differences(errand.other[1], sittings.identity)}. Give every rank the same, or alone=True"
+        )
     model = None
-    for seed in seeds[len(sittings.accuracies) :]:
-        rng, before = GlobalRng(seed, place), model
-        with torch_defaults(), rng:
-            model = build_classifier(classifier, train.spec)
-        if model is before:
-            raise ValueError(
-                f"the classifier's builder gave the same {type(model).__name__} again, trained already: each seed "
-                f"trains a fresh one, so build it inside, such as lambda spec: {type(model).__name__}(...)"
-            )
-        for record in train_on(fetch, model, train.spec, chosen, ipc, epochs, seed, place, rng, sittings):
-            if on_step is not None:
-                on_step(record)
-            if should_stop is not None and should_stop():
-                raise sittings.stopped(f"seed {seed}, step {record.step} of {record.steps}")
-        with rng:
-            sittings.accuracies.append(measure_accuracy(model, test))
+    try:
+        for turn in sittings.left(ranks.size):
+            if not errand.take(str(turn)):
+                continue
+            seed, before = seeds[turn], model
+            sittings.turn_to(turn)
+            rng = GlobalRng(seed, place)
+            with torch_defaults(), rng:
+                model = build_classifier(classifier, train.spec)
+            if model is before:
+                raise ValueError(
+                    f"the classifier's builder gave the same {type(model).__name__} again, trained already: each seed "
+                    f"trains a fresh one, so build it inside, such as lambda spec: {type(model).__name__}(...)"
+                )
+            for record in train_on(fetch, model, train.spec, chosen, ipc, epochs, seed, place, rng, sittings):
+                errand.beat()
+                if on_step is not None:
+                    on_step(record)
+                if should_stop is not None and should_stop():
+                    raise sittings.stopped(f"seed {seed}, step {record.step} of {record.steps}")
+            with rng:
+                sittings.accuracies[turn] = measure_accuracy(model, test)
+            errand.report(str(turn), sittings.accuracies[turn])
+            sittings.turn_to(turn)
+            if ranks.size > 1:  # the others may need hours yet
+                sittings.keep()
+        for turn in range(len(seeds)):
+            if turn not in sittings.accuracies:
+                sittings.accuracies[turn] = errand.result(str(turn))
+    except RankError:
+        sittings.keep()
+        raise
+    except BaseException as error:
+        errand.fail(error)
+        raise
     sittings.close()
     name = called if model is None or called not in ("", "<lambda>") else type(model).__name__
-    return Evaluation(name, chosen.name, ipc, epochs, tuple(seeds), tuple(sittings.accuracies), shown, sittings.elapsed)
+    found = tuple(sittings.accuracies[turn] for turn in range(len(seeds)))
+    return Evaluation(name, chosen.name, ipc, epochs, tuple(seeds), found, shown, sittings.elapsed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -36,12 +36,16 @@ class LoopState:
     Args:
         parts: Modules, optimisers and averages by name.
         seed: Of the CPU generator ``rng`` that all draws of the loop come from.
+
+    Attributes:
+        collect: Called on all ranks before the state is saved, where each has changed another part of it.
     """
 
     def __init__(self, parts: Mapping[str, Stateful], seed: int) -> None:
         self.parts: dict[str, Any] = dict(parts)
         self.rng = torch.Generator().manual_seed(seed)
         self.step = 0
+        self.collect: Callable[[], object] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only."""

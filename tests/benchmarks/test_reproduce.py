@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 import reproduce
 from accuracy import cells, machines, measure, missing
 from accuracy.tables import label
+from conftest import SMALL_CLASSIFIERS
 from dim_data import Generator, GeneratorConfig
 from dim_data.distillation import learning
 from dim_data.images.specs import KNOWN_SPECS
-from dim_data.networks import ConvNet
+from dim_data.networks import CLASSIFIERS, ConvNet
 from dim_data.protocol import evaluation
+from ranks import run_ranks
 
 
 @pytest.fixture
@@ -112,7 +115,7 @@ def test_missing_measures_what_is_missing_cheapest_first(
 ) -> None:
     calls: list[list[str]] = []
     original, is_measured = measure.main, missing.is_measured
-    monkeypatch.setattr(measure, "main", lambda words: calls.append(words) or original(words))
+    monkeypatch.setattr(measure, "main", lambda words, ranks: calls.append(words) or original(words, ranks))
     monkeypatch.setattr(missing, "bundled_names", lambda: [str(root / "tiny")])
     monkeypatch.setattr(
         missing, "is_measured", lambda cell, folder: is_measured((*cell[:2], "tiny", *cell[3:]), folder)
@@ -179,6 +182,31 @@ def test_a_generator_is_refined(labelled: bool, root: Path, capsys: pytest.Captu
     assert {name: (folder / name).read_bytes() for name in files} == files  # trained and refined alike
     with pytest.raises(ValueError, match="does not store the code of every training image"):
         reproduce.main(["refine", str(folder), *arguments[2:]])
+
+
+def measure_some(arguments: list[str]) -> list[int]:
+    """The seeds that this rank measures."""
+    CLASSIFIERS.update(SMALL_CLASSIFIERS)
+    dist.init_process_group("gloo")
+    original, measured = measure.evaluate, []
+
+    def evaluate(*args: Any, seeds: tuple[int], **kwargs: Any) -> Any:
+        measured.append(seeds[0])
+        return original(*args, seeds=seeds, **kwargs)
+
+    measure.evaluate = evaluate
+    reproduce.main(arguments)
+    dist.barrier()
+    return measured
+
+
+def test_ranks_share_the_seeds_of_a_cell(root: Path) -> None:
+    arguments = ["cifar10", "--source", str(root / "tiny"), "--ipc", "1", "--epochs", "2"]
+    arguments += ["--data-root", str(root), "--out", str(root / "results"), "--device", "cpu", "--seeds", *"0123"]
+    first, second = run_ranks(measure_some, 2, arguments)
+    assert sorted(first + second) == [0, 1, 2, 3]
+    (path,) = (root / "results").iterdir()
+    assert set(json.loads(path.read_text())["runs"]) == set("0123")
 
 
 @pytest.mark.usefixtures("small_classifiers")

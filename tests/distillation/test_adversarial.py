@@ -110,9 +110,9 @@ def test_extra_terms_reach_the_generator_alone() -> None:
     seen: list[Tensor] = []
 
     def brightness(weight: float) -> Extra:
-        def extra(fake: Tensor) -> tuple[Tensor, dict[str, float]]:
+        def extra(fake: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             seen.append(fake)
-            return weight * fake.mean(), {"brightness": fake.mean().item()}
+            return weight * fake.mean(), {"brightness": fake.mean()}
 
         return extra
 

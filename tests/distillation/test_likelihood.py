@@ -129,7 +129,7 @@ def test_what_is_encoded_afresh_is_learned_as_a_kind_of_its_own(float32: None) -
     codes = toy(64, 0)
     other = torch.full_like(codes.codes[:32], 3)
 
-    def encode(rows: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    def encode(rows: torch.Tensor, rng: torch.Generator, _: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         kinds = (torch.rand(len(rows), generator=rng) < 0.5).long()
         return torch.where(kinds[:, None, None, None] > 0, other, codes.codes[rows]), kinds
 

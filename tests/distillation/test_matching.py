@@ -13,7 +13,7 @@ from conftest import TINY, make_data
 from dim_data.distillation import matching
 from dim_data.distillation.adversarial import adversarial_parts
 from dim_data.distillation.choices import AdversarialConfig, MatchingConfig, PoolConfig, ReconstructionConfig
-from dim_data.distillation.matching import feature_distance, logit_distance, match_images, match_labels
+from dim_data.distillation.matching import feature_distance, feature_errors, logit_distance, match_images, match_labels
 from dim_data.distillation.pool import start_pool, warm_pool
 from dim_data.distillation.reconstruction import reconstruct, reconstruction_parts
 from dim_data.format.config import GeneratorConfig
@@ -54,14 +54,14 @@ def features(seed: int) -> list[Tensor]:
 def test_feature_distance() -> None:
     real, fake = features(0), features(1)
     expected = sum(relative(a.double().numpy(), b.double().numpy()) for a, b in zip(real, fake, strict=True))
-    assert feature_distance(real, fake).item() == pytest.approx(expected, rel=1e-4)
-    assert feature_distance(real, real) == 0
+    assert feature_distance(*feature_errors(real, fake)).item() == pytest.approx(expected, rel=1e-4)
+    assert feature_distance(*feature_errors(real, real)) == 0
     scaled = [[x * 10 for x in part] for part in (real, fake)]
-    assert feature_distance(*scaled).item() == pytest.approx(expected, rel=1e-4)
+    assert feature_distance(*feature_errors(*scaled)).item() == pytest.approx(expected, rel=1e-4)
     dead = [torch.zeros(2, 3)]
-    assert feature_distance(dead, dead) == 0
+    assert feature_distance(*feature_errors(dead, dead)) == 0
     with pytest.raises(ValueError, match="zip"):
-        feature_distance(real, fake[:1])
+        feature_errors(real, fake[:1])
 
 
 # Loops -------------------------------------------------------------------------------------------------

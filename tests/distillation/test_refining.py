@@ -11,7 +11,7 @@ from torch import nn
 from conftest import SMALL_CLASSIFIERS, TINY, make_data, make_generator, make_spec
 from dim_data import Generator, GeneratorConfig
 from dim_data.distillation.loops import StageStep
-from dim_data.distillation.matching import feature_distance
+from dim_data.distillation.matching import feature_distance, feature_errors
 from dim_data.distillation.refining import refine_codes, relabel_codes
 from dim_data.format.latents import pack
 from dim_data.images.real import LabelledImages
@@ -60,7 +60,8 @@ def test_each_picture_comes_closer_to_its_own_image(
     assert (last < first).float().mean() > 0.9
     real = classifiers[0].features(wanted)
     before_it, after_it = (
-        feature_distance(real, classifiers[0].features(pictures(g, images))) for g in (generator, refined)
+        feature_distance(*feature_errors(real, classifiers[0].features(pictures(g, images))))
+        for g in (generator, refined)
     )
     assert after_it < 0.8 * before_it
     assert torch.equal(generator.bank.codes, codes)

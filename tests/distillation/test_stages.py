@@ -237,7 +237,7 @@ def test_mirrored_digits_are_never_shown(tmp_path: Path, monkeypatch: pytest.Mon
     shown: list[tuple[str, ...]] = []
     for module in ("reconstruction", "pool", "matching"):
         target = f"dim_data.distillation.{module}.augment"
-        monkeypatch.setattr(target, lambda images, names, rng: shown.append(names) or images)
+        monkeypatch.setattr(target, lambda images, names, *_: shown.append(names) or images)
     config = settings("codes", reconstruction={"steps": 1}, matching={"steps": 1}, pool={"ages": (1,)})
     assert config.augmentation == config.pool.augmentation == ("flip",)
     distill(DATA, config=config, out=tmp_path / "digits")
