@@ -82,7 +82,8 @@ def match_images(
         errors, squares = feature_errors([x.float() for x in real], [x.float() for x in fake])
         return F.l1_loss(copies, images), errors, squares, logit_distance(real_logits.float(), fake_logits.float())
 
-    asks = [compiled(lambda *args, member=member: loss_terms(member, *args)) for member in members]
+    alone = ranks.size == 1
+    asks = [compiled(lambda *args, member=member: loss_terms(member, *args), alone) for member in members]
     while state.step < config.steps:
         for group in optimiser.param_groups:
             group["lr"] = config.lr * max(0.0, 1 - state.step / config.steps)

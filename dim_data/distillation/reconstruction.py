@@ -107,7 +107,7 @@ def reconstruct(
     generator, encoder, optimiser = (state.parts[name] for name in ("generator", "encoder", "optimiser"))
     for network in (generator, encoder):
         share_norms(network, ranks)
-    copy = compiled(lambda x, y: reconstruction(generator, encoder, x, y))
+    copy = compiled(lambda x, y: reconstruction(generator, encoder, x, y), alone=ranks.size == 1)
     while state.step < config.steps:
         for group in optimiser.param_groups:
             group["lr"] = config.lr * min(1.0, (state.step + 1) / 200)

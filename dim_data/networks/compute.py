@@ -70,15 +70,20 @@ def autocast(device: torch.device, dtype: torch.dtype | None = None) -> Abstract
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32, cache_enabled=False)
 
 
-def compiled(function: Callable[P, R]) -> Callable[P, R]:
+def compiled(function: Callable[P, R], alone: bool = True) -> Callable[P, R]:
     """``torch.compile(function)`` where that can work, ``function`` itself otherwise.
 
     Compilation fuses normalisation, activation and pooling, which halves a ConvNet's step on a CPU.
     It needs a C++ compiler on the machine, and where there is a GPU Triton and a GPU that Triton knows.
     A compiler that is there but broken shows at the first call: from then on, after one warning, nothing in the
     process is compiled. ``DIM_DATA_COMPILE=0`` turns it off.
+
+    Args:
+        function: Any.
+        alone: Whether it asks no other process for anything: where the compiler fails, some of it runs twice, and the
+            others would hear twice of what they wait for once. One that is not alone is left as it is.
     """
-    wanted = os.environ.get("DIM_DATA_COMPILE", "1") != "0"
+    wanted = alone and os.environ.get("DIM_DATA_COMPILE", "1") != "0"
     return _Compiled(function) if wanted and _can_compile() else function
 
 

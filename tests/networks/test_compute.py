@@ -92,6 +92,11 @@ def test_compilation_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIM_DATA_COMPILE", "0")
     assert compiled(double) is double
     monkeypatch.delenv("DIM_DATA_COMPILE")
+    monkeypatch.setattr(compute, "_can_compile", lambda: True)
+    assert compiled(double) is not double
+    assert compiled(double, alone=False) is double
+    monkeypatch.undo()
+    monkeypatch.delenv("DIM_DATA_COMPILE", raising=False)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert compiled(double) is double
 
