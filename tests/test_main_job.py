@@ -23,9 +23,7 @@ ROOT = os.environ.get("DIM_DATA_ROOT", "")
 needs_data = pytest.mark.skipif(not ROOT, reason="set DIM_DATA_ROOT to a folder with the real data")
 
 
-@pytest.mark.parametrize(
-    "name", ["cifar10", "cifar10_small", "fashion_mnist", "mnist", "cifar10_noise", "cifar10_noise_soft"]
-)
+@pytest.mark.parametrize("name", ["cifar10", "cifar10_small", "fashion_mnist", "mnist", "cifar10_noise", "svhn"])
 def test_bundled_generators_load_and_paint(name: str) -> None:
     assert name in bundled_names()
     generator = Generator.from_pretrained(name)
@@ -44,7 +42,7 @@ def test_the_small_generator_is_a_part_of_the_other() -> None:
 
 
 def test_the_bundled_teacher_knows_real_images() -> None:
-    teacher = Generator.from_pretrained("cifar10_noise_soft").teacher
+    teacher = Generator.from_pretrained("cifar10_noise").teacher
     assert measure_accuracy(teacher, bundled_test_sample()) > 0.74
 
 

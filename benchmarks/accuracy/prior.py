@@ -1,6 +1,6 @@
 """Learn a prior from a generator's stored codes and their images, so that it draws new codes for ever.
 
-    python benchmarks/reproduce.py prior cifar10 --classifier cifar10_noise_soft --out runs/noise --data-root DIR
+    python benchmarks/reproduce.py prior cifar10 --classifier cifar10_noise --out runs/noise --data-root DIR
 
 The generator must store the code of every training image. The classifier, what is done of the prior, and the result
 are kept in the folder: the same call goes on from there. Only training images are read.
@@ -53,6 +53,12 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help="see PriorTrainingConfig")
     for name in TUNING:
         parser.add_argument(f"--tuning-{name}", type=float, help="see TuningConfig; the classifier judges")
+    parser.add_argument(
+        "--soft-labels",
+        dest="soft_labels",
+        action="store_true",
+        help="keep the classifier, a ConvNet-3, for soft labels",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", choices=("int4", "int8"), default="int4")
     parser.add_argument("--data-root", default=os.environ.get("DIM_DATA_ROOT"), help="default: DIM_DATA_ROOT")
@@ -95,9 +101,11 @@ def main(words: Sequence[str]) -> Path:
         if step.stage == "prior":
             bits.extend(value for name, value in step.losses.items() if name == "held_out_bits")
 
+    classifier = seen_by(args, full)
     result = learn_prior(
         generator,
-        seen_by(args, full),
+        classifier,
+        classifier if args.soft_labels else None,
         config=config,
         images=full.subset(full.labels.argsort(stable=True)),
         tuning=tuning,

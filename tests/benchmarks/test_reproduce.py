@@ -224,9 +224,11 @@ def test_a_prior_is_learned_from_a_generators_codes(
     arguments = ["prior", str(root / "codes"), "--data-root", str(root), "--ipc", "1", "--classifier-epochs", "2"]
     arguments += ["--classifier", classifier if classifier == "convnet3" else str(root / "taught"), "--device", "cpu"]
     arguments += ["--width", "16", "--layers", "1", "--hidden", "8", "--epochs", "2", "--out", str(root / "learned")]
+    arguments += ["--soft-labels"] if classifier != "convnet3" else []
     learned = Generator.from_pretrained(reproduce.main(arguments))
     assert learned.config.prior is not None
     assert learned.config.prior.width == 16
+    assert learned.config.soft_labels == (classifier != "convnet3")
     facts = json.loads((root / "learned" / "generator" / "training_config.json").read_text())
     assert facts["prior"]["epochs"] == 2
     assert facts["held_out_bits"] > 0
