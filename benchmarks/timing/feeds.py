@@ -55,11 +55,12 @@ def feeds(bench: Bench, count: int, *, workers: tuple[int, ...], noise: bool = T
         return DistilledLoader(there, bench.batch, ipc=ipc, device=device, **options)
 
     found[f"DistilledLoader, {FIRST}"] = Anew(loader)
-    found[f"DistilledLoader, {FIRST}, `ahead=0`"] = Anew(lambda: loader(ahead=0))
+    found[f"DistilledLoader, {FIRST}, `ahead=2`"] = Anew(lambda: loader(ahead=2))
     found[f"DistilledLoader, {FILLED}"] = loader()
     if noise:
         drawn = load("cifar10_noise", device)
-        for name, options in (("", {}), (", `ahead=0`", {"ahead": 0}), (", `refresh=0.1`", {"refresh": 0.1})):
+        both = {"refresh": 0.1, "ahead": 2}
+        for name, options in (("", {}), (", `ahead=2`", {"ahead": 2}), (", `refresh=0.1`, `ahead=2`", both)):
             found[f"DistilledLoader, noise{name}"] = DistilledLoader(
                 drawn, bench.batch, ipc=ipc, device=device, **options
             )

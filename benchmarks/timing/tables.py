@@ -70,7 +70,7 @@ def headlines(found: Sections) -> list[tuple[str, str]]:
         ),
         ("convnet3", FILLED, "the same, once each picture was shown"),
         ("convnet3", "DistilledLoader, noise", "the same from noise, all pictures new"),
-        ("convnet3", "DistilledLoader, noise, `refresh=0.1`", "the same from noise, a tenth of them new"),
+        ("convnet3", "DistilledLoader, noise, `refresh=0.1`, `ahead=2`", "the same from noise, a tenth of them new"),
         ("resnet18", FIRST, "time to train ResNet-18 from `DistilledLoader`, the first pass"),
     ):
         row = exactly(found["training"][classifier], feed) if "training" in found else None

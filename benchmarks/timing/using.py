@@ -187,7 +187,7 @@ def measure_start(bench: Bench) -> dict[str, Any]:
 def measure_profile(bench: Bench) -> dict[str, Any]:
     """Where the time goes while ConvNet-3 trains on ``DistilledLoader``: the operators that take most of it."""
     count = max(bench.batch, bench.size(640) // bench.batch * bench.batch)
-    options = {"cache": False, "ahead": 0}  # each picture is made, in the thread that trains
+    options = {"cache": False}  # each picture is made, in the thread that trains
     feed = DistilledLoader("cifar10", bench.batch, ipc=-(-count // 10), device=bench.device, **options)
     original, marked = feed.generator.decode, "synthesis of the pictures"
 

@@ -27,9 +27,6 @@ from dim_data.networks import resolve_device
 
 __all__ = ["DistilledLoader"]
 
-AHEAD = 2
-"""Batches painted ahead, unless another number is asked for."""
-
 
 class DistilledLoader(DataLoader[tuple[Any, Tensor]]):
     """Iterate over ``(images, labels)`` batches of a distilled image set; each pass is a new epoch.
@@ -68,9 +65,10 @@ class DistilledLoader(DataLoader[tuple[Any, Tensor]]):
             a GPU's free memory a quarter. Each rank keeps its own.
         refresh: See :class:`~dim_data.loading.DistilledDataset`. Where ranks share an epoch, each keeps what fell to
             it, so that it makes more than that share of its pictures anew.
-        ahead: On a CPU, batches that a thread makes while you train on those before; 0 switches it off. It does not
-            begin before the second batch of a pass, and rests while no picture has to be made or you have torch compute
-            in another precision. ``transform`` is called when a batch is handed out.
+        ahead: On a CPU, batches that a thread makes while you train on those before. Where training leaves no core idle
+            it costs more than it saves: on two cores a tenth to a third (``benchmarks/``). It does not begin before the
+            second batch of a pass, and rests while no picture has to be made or you have torch compute in another
+            precision. ``transform`` is called when a batch is handed out.
         soft_labels: Hand out, in place of classes, the probabilities that a teacher gives the pictures, where the
             generator stores those or the teacher: float32 (B, num_classes), which ``cross_entropy`` takes as classes.
             A share such as 0.5 hands out that much of them, the rest being the class.
@@ -118,7 +116,7 @@ class DistilledLoader(DataLoader[tuple[Any, Tensor]]):
         cache: CacheChoice = "auto",
         soft_labels: bool | float = False,
         refresh: float = 1.0,
-        ahead: int = AHEAD,
+        ahead: int = 0,
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:

@@ -143,7 +143,7 @@ def test_batches_are_the_same(kind: str, request: pytest.FixtureRequest, painter
         for found, expected in zip(ahead, wanted, strict=True):
             assert all(torch.equal(x, y) for x, y in zip(found, expected, strict=True))
             state = ahead.state_dict()
-            resumed = DistilledLoader(generator, 7, ipc=8, device="cpu")
+            resumed = DistilledLoader(generator, 7, ipc=8, device="cpu", ahead=2)
             resumed.load_state_dict(state)
             assert resumed.state_dict()["batch"] in (state["batch"], 0)
         assert "dim_data-ahead_0" in painters
@@ -156,7 +156,7 @@ def test_a_state_knows_nothing_of_what_was_made_ahead(tiny_noise: Generator) -> 
     batches = iter(loader)
     for count in range(1, 4):
         next(batches)
-        resumed = DistilledLoader(tiny_noise, 5, ipc=10, device="cpu")
+        resumed = DistilledLoader(tiny_noise, 5, ipc=10, device="cpu", ahead=2)
         resumed.load_state_dict(loader.state_dict())
         rest = list(resumed)
         assert len(rest) == len(wanted) - count
@@ -164,7 +164,7 @@ def test_a_state_knows_nothing_of_what_was_made_ahead(tiny_noise: Generator) -> 
 
 
 def test_what_fails_in_the_thread_is_heard(tiny_noise: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    loader = DistilledLoader(tiny_noise, 5, ipc=10, device="cpu")
+    loader = DistilledLoader(tiny_noise, 5, ipc=10, device="cpu", ahead=2)
     original, calls = Generator.synthesize, []
 
     def synthesize(self: Generator, *args: Any) -> torch.Tensor:
@@ -183,9 +183,12 @@ def test_what_fails_in_the_thread_is_heard(tiny_noise: Generator, monkeypatch: p
 
 
 def test_nothing_is_made_ahead_of_pictures_that_are_kept(tiny_codes: Generator, painters: list[str]) -> None:
-    loader = DistilledLoader(tiny_codes, 24, ipc=40, device="cpu")
+    loader = DistilledLoader(tiny_codes, 24, ipc=40, device="cpu", ahead=2)
     list(loader)
     list(loader)
+    deadline = time.monotonic() + 30
+    while helpers() and time.monotonic() < deadline:  # a pass that is over leaves a thread that ends by itself
+        time.sleep(0.01)
     painters.clear()
     for _ in loader:
         assert helpers() == []
@@ -199,7 +202,7 @@ def test_a_callers_precision_is_not_switched_under_its_hands(tiny_noise: Generat
     before = matmul.fp32_precision
     try:
         matmul.fp32_precision = "bf16"
-        for found, expected in zip(DistilledLoader(tiny_noise, 5, ipc=8, device="cpu"), wanted, strict=True):
+        for found, expected in zip(DistilledLoader(tiny_noise, 5, ipc=8, device="cpu", ahead=2), wanted, strict=True):
             assert torch.equal(found[0], expected[0])
             assert matmul.fp32_precision == "bf16"
     finally:
