@@ -19,7 +19,7 @@ from torchvision import datasets, transforms
 
 import hub_server
 import speed
-from accuracy import measure, missing, refine
+from accuracy import measure, missing, prior, refine
 from dim_data import DistillConfig, DistilledDataset, Generator, bundled_names, distillation, protocol
 from dim_data.cli.arguments import build_parser, parse_settings
 from dim_data.cli.commands import main
@@ -30,6 +30,7 @@ PAGES = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")
 COMMANDS: dict[tuple[str, ...], Callable[[list[str]], Any]] = {
     ("python", "benchmarks/reproduce.py", "missing"): missing.read_arguments,
     ("python", "benchmarks/reproduce.py", "refine"): refine.read_arguments,
+    ("python", "benchmarks/reproduce.py", "prior"): prior.read_arguments,
     ("python", "benchmarks/reproduce.py"): measure.read_arguments,
     ("python", "benchmarks/speed.py"): speed.read_arguments,
 }
