@@ -1,4 +1,4 @@
-"""How much: memory and time of what is too large for memory, written to ``timing/results/scale.json``.
+"""How much: memory and time of what is too large for memory, written to ``timing/scale.json``.
 
     python benchmarks/scale.py                                              # 100,000 images of 64 pixels
     python benchmarks/scale.py --images 1000000 --classes 1000 --no-memory  # 12.3 GB of pixels
@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-RESULT = Path(__file__).parent / "timing" / "results" / "scale.json"
+RESULT = Path(__file__).parent / "timing" / "scale.json"
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,6 +56,12 @@ def float32(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.config.getoption("--device"))
+
+
+def stopping(stage: str, step: int) -> dict[str, Any]:
+    """Arguments that stop a training after that step of that stage."""
+    seen: list[Any] = []
+    return {"on_step": seen.append, "should_stop": lambda: (seen[-1].stage, seen[-1].step) == (stage, step)}
 
 
 def make_spec(channels: int = 3, size: int = 32, classes: int = 3) -> ImageSpec:

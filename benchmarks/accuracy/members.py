@@ -1,20 +1,57 @@
-"""Classifiers that a generator is made with: trained once, kept in a folder."""
+"""What generators are made from others with: stored codes, their images, and classifiers that are kept in a folder."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from dim_data.format import write_atomically
-from dim_data.images import LabelledImages
+from dim_data import Generator
+from dim_data.format import TRAINING_CONFIG, write_atomically
+from dim_data.images import LabelledImages, load_real
 from dim_data.networks import build_classifier, resolve_device
 from dim_data.protocol import recipe_for, train_classifier
 
-__all__ = ["trained"]
+__all__ = ["maker_arguments", "read_source", "trained", "write_training"]
+
+
+def maker_arguments(name: str, description: str | None, dtype: str) -> argparse.ArgumentParser:
+    """A parser of what all makers are told; ``dtype`` is the default of the file's."""
+    parser = argparse.ArgumentParser(
+        f"reproduce.py {name}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", help="a bundled name or a folder")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", help="the training images (default: the dataset of the generator's name)")
+    parser.add_argument("--recipe", default="muon_crop", help="of the classifiers")
+    parser.add_argument("--ipc", type=int, default=36, help="of the classifiers")
+    parser.add_argument("--dtype", choices=("int4", "int8"), default=dtype)
+    parser.add_argument("--data-root", default=os.environ.get("DIM_DATA_ROOT"), help="default: DIM_DATA_ROOT")
+    parser.add_argument("--device")
+    return parser
+
+
+def read_source(args: argparse.Namespace) -> tuple[Generator, LabelledImages]:
+    """The generator, which must store the code of every training image, and those; makes the folder."""
+    generator = Generator.from_pretrained(args.source)
+    full = load_real(args.data or generator.spec.name, generator.spec, root=args.data_root)
+    if torch.bincount(full.labels).tolist() != generator.bank.counts.tolist():
+        raise ValueError(f"{args.source} does not store the code of every training image")
+    args.out.mkdir(parents=True, exist_ok=True)
+    return generator, full
+
+
+def write_training(folder: Path, training: Mapping[str, Any]) -> None:
+    """Say in a generator's folder how it was made."""
+    text = json.dumps(training, indent=2) + "\n"
+    write_atomically(folder / TRAINING_CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def trained(path: Path, name: str, data: LabelledImages, seed: int, args: argparse.Namespace, epochs: int) -> nn.Module:

@@ -9,41 +9,26 @@ those that are missing, and refines anew. Only training images are read.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from accuracy.members import trained
-from dim_data import Generator
+from accuracy.members import maker_arguments, read_source, trained, write_training
 from dim_data.distillation import refine_codes, relabel_codes
-from dim_data.format import TRAINING_CONFIG, write_atomically
 from dim_data.generator import read_training
-from dim_data.images import load_real
 from dim_data.networks import CLASSIFIERS
 
 
 def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     """What to refine, and how."""
-    parser = argparse.ArgumentParser(
-        "reproduce.py refine", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("source", help="a bundled name or a folder")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--data", help="the training images (default: the dataset of the generator's name)")
+    parser = maker_arguments("refine", __doc__, "int8")
     parser.add_argument("--codes", type=int, help="how many to keep (default: all)")
     parser.add_argument("--looks", type=int, default=10)
     parser.add_argument("--classifiers", nargs="+", default=["resnet10_half", "convnet3"], choices=sorted(CLASSIFIERS))
-    parser.add_argument("--recipe", default="muon_crop")
-    parser.add_argument("--ipc", type=int, default=36)
     parser.add_argument("--epochs", type=int, default=1000)
     parser.add_argument("--temperature", type=float, default=3.0, help="of new soft labels in place of old; 0: none")
-    parser.add_argument("--dtype", choices=("int4", "int8"), default="int8")
-    parser.add_argument("--data-root", default=os.environ.get("DIM_DATA_ROOT"), help="default: DIM_DATA_ROOT")
-    parser.add_argument("--device")
     return parser.parse_args(words)
 
 
@@ -51,11 +36,7 @@ def main(words: Sequence[str]) -> Path:
     """Refine one generator and return its new folder."""
     args = read_arguments(words)
     started = time.monotonic()
-    generator = Generator.from_pretrained(args.source)
-    full = load_real(args.data or generator.spec.name, generator.spec, root=args.data_root)
-    if torch.bincount(full.labels).tolist() != generator.bank.counts.tolist():
-        raise ValueError(f"{args.source} does not store the code of every training image")
-    args.out.mkdir(parents=True, exist_ok=True)
+    generator, full = read_source(args)
     members = [
         trained(args.out / f"classifier{seed}_{name}.safetensors", name, full, seed, args, args.epochs)
         for seed, name in enumerate(args.classifiers)
@@ -79,6 +60,5 @@ def main(words: Sequence[str]) -> Path:
     derived = f"keep_codes({count}), then refine_codes(looks={args.looks}) under {args.classifiers}"
     labelled = f", then relabel_codes(temperature={args.temperature:g}) by them" if relabelled else ""
     training["derived"] = derived + labelled
-    text = json.dumps(training, indent=2) + "\n"
-    write_atomically(args.out / TRAINING_CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+    write_training(args.out, training)
     return args.out

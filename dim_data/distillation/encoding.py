@@ -34,14 +34,15 @@ def encoder_parts(generator: Generator, seed: int, device: torch.device) -> Loop
 
 @in_steps()
 def fit_encoder(
-    state: LoopState, images: Tensor | ImageRows, latents: Tensor, steps: int, *, device: torch.device
+    state: LoopState, images: Tensor | ImageRows, codes: Tensor, levels: int, steps: int, *, device: torch.device
 ) -> Iterator[StageStep]:
     """Train ``state.parts["encoder"]`` by the squared distance to the codes, yielding after each step.
 
     Args:
         state: Made by :func:`encoder_parts`.
         images: uint8 (N, C, H, W), on any device.
-        latents: Of the codes that are stored for them: (N, *latent_shape), in [-1, 1], on ``device``.
+        codes: Those that are stored for them: uint8 (N, *latent_shape), on any device.
+        levels: Values that a number of a code takes.
         steps: How many, of 128 images each; the rate falls to zero along a line.
         device: Where to compute.
     """
@@ -51,10 +52,11 @@ def fit_encoder(
     while state.step < steps:
         for group in optimiser.param_groups:
             group["lr"] = LR * min(1.0, (state.step + 1) / 100) * (1 - state.step / steps)
-        rows = torch.randint(len(latents), (ENCODER_BATCH,), generator=state.rng)
+        rows = torch.randint(len(codes), (ENCODER_BATCH,), generator=state.rng)
         batch = images[rows.to(images.device)].to(device).float() / 255
+        wanted = codes[rows.to(codes.device)].to(device).float() / (levels - 1) * 2 - 1
         with autocast(device):
-            loss = distance(batch.contiguous(memory_format=torch.channels_last), latents[rows.to(latents.device)])
+            loss = distance(batch.contiguous(memory_format=torch.channels_last), wanted)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

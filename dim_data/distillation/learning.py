@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dim_data.distillation.choices import PriorTrainingConfig, TuningConfig
 from dim_data.distillation.clusters import describe_images
 from dim_data.distillation.encoding import ENCODER_BATCH, encoder_parts, fit_encoder
-from dim_data.distillation.lessons import Lesson, image_lesson, to_latents, to_numbers
+from dim_data.distillation.lessons import Lesson, image_lesson, to_numbers
 from dim_data.distillation.loops import StageStep
 from dim_data.distillation.tuning import Tuning
 from dim_data.generator import Generator
@@ -100,10 +100,9 @@ def learn_prior(
             classifier = classifier.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
         parts: dict[str, LoopState] = {}
         loops: list[Iterator[StageStep]] = []
+        chosen = torch.randperm(len(bank), generator=torch.Generator().manual_seed(seed))[: int(holdout * len(bank))]
         held = torch.zeros(len(bank), dtype=torch.bool)
-        held[torch.randperm(len(bank), generator=torch.Generator().manual_seed(seed))[: int(holdout * len(bank))]] = (
-            True
-        )
+        held[chosen] = True
         codes = torch.cat([to_numbers(bank.unpack(part), bank.levels).cpu() for part in bank.codes.split(8192)])
         if images is None:
             lesson = _of_codes(painter, codes, held, classifier, config, seed, place)
@@ -112,9 +111,9 @@ def learn_prior(
             # Those to learn from first.
             order = held.byte().argsort(stable=True)
             train, held_out = (images.subset(part) for part in order.split([int((~held).sum()), int(held.sum())]))
-            latents = to_latents(codes[order[: len(train)]], bank.levels)
             steps = max(1, round(ENCODER_PASSES * len(train) / ENCODER_BATCH))
-            loops.append(fit_encoder(parts["encoder"], train.images, latents, steps, device=place))
+            learned = codes[order[: len(train)]]
+            loops.append(fit_encoder(parts["encoder"], train.images, learned, bank.levels, steps, device=place))
             lesson = image_lesson(
                 painter,
                 parts["encoder"].parts["average"].module,

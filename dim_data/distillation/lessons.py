@@ -20,7 +20,7 @@ from dim_data.images import LabelledImages, torch_defaults
 from dim_data.networks import ALONE, GlobalRng, Ranks, TokenPrior
 from dim_data.protocol import LoopState
 
-__all__ = ["Lesson", "image_lesson", "to_latents", "to_numbers"]
+__all__ = ["Lesson", "image_lesson", "to_numbers"]
 
 SHIFT = 2
 """Pixels by which an image is shifted before it is encoded, at most."""
@@ -110,11 +110,6 @@ def _described(classifier: nn.Module, sets: Sequence[LabelledImages], device: to
 def to_numbers(latents: Tensor, levels: int) -> Tensor:
     """Latents in [-1, 1] to the whole numbers they are stored as: uint8 of the same shape."""
     return ((latents + 1) / 2 * (levels - 1)).round().clamp(0, levels - 1).to(torch.uint8)
-
-
-def to_latents(codes: Tensor, levels: int) -> Tensor:
-    """Invert :func:`to_numbers`."""
-    return codes.float() / (levels - 1) * 2 - 1
 
 
 def _shift(images: Tensor, moves: Tensor) -> Tensor:

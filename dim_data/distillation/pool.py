@@ -198,7 +198,7 @@ def _step(
     optimiser.param_groups[member]["lr"] = rate
     optimiser.zero_grad(set_to_none=True)  # SGD leaves the members without gradients alone
     with autocast(device):
-        logits = compiled(model)(images.contiguous(memory_format=torch.channels_last))
+        logits = compiled(model, alone=ranks.size == 1)(images.contiguous(memory_format=torch.channels_last))
     loss = F.cross_entropy(logits.float(), labels)
     loss.backward()
     (mean,) = ranks.average(optimiser, loss)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from dim_data.loading.forms import Alias, Arrays
 __all__ = ["Columns"]
 
 
-class Columns(Dataset[tuple[Any, Any]]):
+class Columns(Dataset[tuple[Any, Any]], ABC):
     """A set with ``data`` and ``targets`` like torchvision's: what is assigned or edited is what is handed out.
 
     Until then the pictures are painted. ``data`` hands out those of the current epoch, and items of that epoch are
@@ -79,20 +80,21 @@ class Columns(Dataset[tuple[Any, Any]]):
         self._targets = value
 
     @property
+    @abstractmethod
     def spec(self) -> ImageSpec:
         """Shape, class names and normalisation of the images."""
-        raise NotImplementedError
 
+    @abstractmethod
     def __len__(self) -> int:
-        raise NotImplementedError
+        """Pictures in an epoch."""
 
+    @abstractmethod
     def _epoch_key(self) -> tuple[Any, ...]:
         """What the pictures of the current epoch depend on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _painted(self) -> NDArray[np.uint8]:
         """The pictures of the current epoch: (N, H, W, 3), or (N, H, W) if grey."""
-        raise NotImplementedError
 
     def _holds(self, key: tuple[Any, ...]) -> bool:
         """Whether the pictures of ``key`` lie in memory: assigned, edited, or lent and of this very epoch.

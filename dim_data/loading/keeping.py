@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class Memory:
     full: bool = False
 
 
-class Keeper:
+class Keeper(ABC):
     """Paints as a generator does, bit for bit, and keeps what it has painted; a subclass says by what.
 
     Memory is taken as pictures are asked for: until then it is address space, except on a GPU, where it is taken at the
@@ -70,9 +71,9 @@ class Keeper:
         self._does_without = False
         self._settle()
 
+    @abstractmethod
     def synthesize(self, labels: Tensor, serials: Tensor, seed: int = 0) -> Tensor:
         """What :meth:`Generator.synthesize <dim_data.generator.Generator.synthesize>` returns for these arguments."""
-        raise NotImplementedError
 
     def decode(self, rows: Tensor) -> Tensor:
         """What :meth:`Generator.decode <dim_data.generator.Generator.decode>` returns for these rows."""

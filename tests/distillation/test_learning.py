@@ -13,7 +13,7 @@ import pytest
 import torch
 from surroundings import SURROUNDINGS, inside, plain, switches
 
-from conftest import SMALL_CLASSIFIERS, TINY, make_data, make_generator
+from conftest import SMALL_CLASSIFIERS, TINY, make_data, make_generator, stopping
 from dim_data import DistillConfig, Generator, GeneratorConfig, StoppedError, distill
 from dim_data.distillation import (
     MatchingConfig,
@@ -203,15 +203,8 @@ def test_with_images_codes_of_shifted_ones_are_learned_and_a_stopped_call_goes_o
     assert list(dict.fromkeys(s.stage for s in steps)) == ["encoder", "prior"]
     errors = [s.losses["codes"] for s in steps if s.stage == "encoder"]
     assert errors[-1] < 0.5 * errors[0]
-    seen: list[Any] = []
     with pytest.raises(StoppedError, match=f"stopped in stage '{stage}', step 2 of"):
-        learn_prior(
-            generator,
-            **options,
-            checkpoint=file,
-            on_step=seen.append,
-            should_stop=lambda: (seen[-1].stage, seen[-1].step) == (stage, 2),
-        )
+        learn_prior(generator, **options, checkpoint=file, **stopping(stage, 2))
     with pytest.raises(ValueError, match=r"is of other work: it differs in config.epochs \(3 there, 4 here\)"):
         learn_prior(generator, **{**options, "config": replace(config, epochs=4)}, checkpoint=file)
     resumed = learn_prior(generator, **options, checkpoint=file)

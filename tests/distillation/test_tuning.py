@@ -11,7 +11,7 @@ import torch
 from surroundings import plain
 from torch import Tensor, nn
 
-from conftest import TINY, make_data, make_generator
+from conftest import TINY, make_data, make_generator, stopping
 from dim_data import DistillConfig, Generator, GeneratorConfig, StoppedError
 from dim_data.distillation import PriorTrainingConfig, TuningConfig, learn_prior, tuning
 
@@ -72,18 +72,12 @@ def test_what_is_accepted_is_drawn_more_often(float32: None) -> None:
 @pytest.mark.parametrize("stage", ["drawing", "tuning"])
 def test_a_stopped_call_goes_on(stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "DRAWN", 50)
-    generator, file, seen = make_codes(), tmp_path / "prior.pt", []
+    generator, file = make_codes(), tmp_path / "prior.pt"
     options: dict[str, Any] = {"config": replace(LEARNING, epochs=2), "tuning": replace(TUNING, epochs=1)}
     options |= {"judges": [Judge(generator)], "device": "cpu"}
     whole = learn_prior(generator, **options)
     with pytest.raises(StoppedError, match=f"stopped in stage '{stage}', step 2 of"):
-        learn_prior(
-            generator,
-            **options,
-            checkpoint=file,
-            on_step=seen.append,
-            should_stop=lambda: (seen[-1].stage, seen[-1].step) == (stage, 2),
-        )
+        learn_prior(generator, **options, checkpoint=file, **stopping(stage, 2))
     other = {**options, "tuning": replace(TUNING, epochs=1, accept=0.6)}
     with pytest.raises(ValueError, match=r"differs in tuning.accept \(0.5 there, 0.6 here\)"):
         learn_prior(generator, **other, checkpoint=file)
