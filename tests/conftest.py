@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 TINY = {"width": 8, "top_width": 4, "blocks": 1}
-SMALL_PRIOR = {"width": 16, "layers": 2, "hidden": 8, "clusters": 3, "features": 5}
+SMALL_PRIOR = {"width": 16, "layers": 2, "hidden": 8, "clusters": 3, "features": 5, "anchors": 4}
 # Not narrower: torch 2.14's gradient of a 1x1 convolution of 4 channels by strides crashes on some AMD processors.
 SMALL_CLASSIFIERS = {"convnet3": partial(ConvNet, width=8), "resnet10": partial(ResNet, blocks=1, width=8)}
 

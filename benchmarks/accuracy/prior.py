@@ -26,7 +26,7 @@ from dim_data.networks import CLASSIFIERS
 
 RESULT, CHECKPOINT, LOOKS = "generator", "prior.pt", "held_out_bits.txt"
 TUNING = ("draws", "accept", "epochs", "lr")
-CHOICES = ("epochs", "batch_size", "lr", "width", "layers", "hidden", "clusters", "features", "blur", "dropout")
+CHOICES = ("epochs", "batch_size", "lr", "width", "layers", "hidden", "clusters", "features", "anchors", "blur", "dropout")
 
 
 def read_arguments(words: Sequence[str]) -> argparse.Namespace:

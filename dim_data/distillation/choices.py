@@ -195,12 +195,13 @@ class PriorTrainingConfig:
     Args:
         epochs: Passes over the codes, at most; 0 leaves it out, and a Gaussian takes its place.
         batch_size: Codes a step.
-        lr: Peak rate.
+        lr: Peak rate of Muon, which moves the matrices of the transformer; AdamW moves all else by 0.075 of it.
         width: See :class:`~dim_data.networks.PriorConfig`, as those below; 0 chooses by the number of codes.
         layers: Likewise.
         hidden: Likewise.
         clusters: Likewise; they are parts of a class that look alike to the pool.
         features: Likewise, but that ``None`` chooses and 0 tells none: what the pool sees in an image.
+        anchors: Likewise.
         blur: Standard deviation of the noise that is added to features, whose own is 1: the less, the better a code
             is told, and the easier are codes learned by heart.
         dropout: Share of the channels of each branch left out; ``None`` chooses by the number of codes.
@@ -212,15 +213,16 @@ class PriorTrainingConfig:
         ValueError: A field is out of range.
     """
 
-    epochs: float = 40.0
+    epochs: float = 20.0
     batch_size: int = 128
-    lr: float = 1e-3
+    lr: float = 0.02
     width: int = 0
     layers: int = 0
     hidden: int = 0
     clusters: int = 0
     features: int | None = None
-    blur: float = 0.4
+    anchors: int = 0
+    blur: float = 0.25
     dropout: float | None = None
     corruption: float = 0.1
     looks: int = 40
@@ -237,7 +239,7 @@ class PriorTrainingConfig:
         check_number("prior.blur", self.blur, "(0, inf)")
         if self.features is not None:
             check_int("prior.features", self.features, 0)
-        sizes = {name: getattr(self, name) for name in ("width", "layers", "hidden", "clusters")}
+        sizes = {name: getattr(self, name) for name in ("width", "layers", "hidden", "clusters", "anchors")}
         for name, value in sizes.items():
             check_int(f"prior.{name}", value, 0)
         PriorConfig(features=self.features or 0, **{name: value for name, value in sizes.items() if value})
@@ -253,7 +255,7 @@ class TuningConfig:
         draws: Codes drawn, as a multiple of those stored; 0 leaves the stage out.
         accept: A picture is accepted if the classifiers, on average, give its class more than this probability.
         epochs: Passes over the stored and the accepted codes.
-        lr: Peak rate.
+        lr: Peak rate, of Muon.
 
     Raises:
         ValueError: A field is out of range.
@@ -262,7 +264,7 @@ class TuningConfig:
     draws: float = 0.0
     accept: float = 0.5
     epochs: float = 3.0
-    lr: float = 3e-4
+    lr: float = 0.004
 
     def __post_init__(self) -> None:
         check_number("tuning.draws", self.draws, "[0, inf)")

@@ -174,7 +174,7 @@ class Lesson:
         train, held_out = (CodeSet(codes[some], labels[some], clusters[some], features[some]) for some in (~held, held))
         with GlobalRng(seed):
             prior = TokenPrior(size, generator.decoder.latent_shape, generator.bank.levels, classes)
-        fit_conditions(prior, train, config.blur)
+        fit_conditions(prior, train, config.blur, seed)
         train = train.to(device)
         held_out = held_out.to(device) if len(held_out) else train
         return cls(prior_parts(prior, config.lr, seed, device), train, held_out, config, dropout, device)

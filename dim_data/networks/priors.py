@@ -37,8 +37,9 @@ class PriorConfig:
         hidden: Channels of the head for each number of a token.
         clusters: Parts of a class, drawn by their frequency and told to the transformer; 1 tells the class alone.
         patch: Side of the square of a code map that is one token.
-        features: Numbers that say what a classifier sees in a picture, drawn from a Gaussian of its cluster and told
-            to the transformer before it writes; 0 tells none.
+        features: Numbers that say what a classifier sees in a picture, told to the transformer before it writes; 0
+            tells none.
+        anchors: Features of real images that are kept of each cluster: one of them is drawn, and noise is added to it.
 
     Raises:
         TypeError: A field is not an int.
@@ -50,7 +51,8 @@ class PriorConfig:
     hidden: int = bounded(128, 4, 1024)
     clusters: int = bounded(32, 1, 1024)
     patch: int = bounded(2, 1, 4)
-    features: int = bounded(32, 0, 128)
+    features: int = bounded(64, 0, 128)
+    anchors: int = bounded(16, 1, 4096)
 
     def __post_init__(self) -> None:
         check_bounds(PriorConfig, asdict(self), "a prior")
@@ -125,6 +127,8 @@ class TokenPrior(nn.Module):
 
     Attributes:
         frequencies: Float (classes, clusters): how often each cluster is drawn, relative to the others of its class.
+        anchors: Float (classes * clusters, anchors, features): what features are drawn around, if there are any.
+        blur: Float (features,): standard deviation of the noise around these.
         tokens: Number of tokens of a code, T.
         numbers: Numbers of a token, N.
         real: Bool (T, N): false for what is padding.
@@ -134,8 +138,8 @@ class TokenPrior(nn.Module):
     """
 
     frequencies: Tensor
-    means: Tensor
-    spreads: Tensor
+    anchors: Tensor
+    blur: Tensor
     real: Tensor
     earlier: Tensor
 
@@ -166,8 +170,9 @@ class TokenPrior(nn.Module):
         self.bias = nn.Parameter(torch.empty(self.numbers, levels))
         self.register_buffer("frequencies", torch.ones(classes, config.clusters))
         if config.features:
-            self.register_buffer("means", torch.zeros(classes * config.clusters, config.features))
-            self.register_buffer("spreads", torch.eye(config.features).repeat(classes, 1, 1))
+            shape_of_anchors = classes * config.clusters, config.anchors, config.features
+            self.register_buffer("anchors", torch.zeros(shape_of_anchors))
+            self.register_buffer("blur", torch.ones(config.features))
         padding = F.pad(torch.ones(1, *shape), self._padding(base))
         self.register_buffer("real", self._patches(padding)[0].bool(), persistent=False)
         # What comes before: number i of a token is told the numbers 0 to i - 1.
@@ -198,17 +203,15 @@ class TokenPrior(nn.Module):
         split = maps.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
         return split.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
-    def features(self, labels: Tensor, clusters: Tensor, noise: Tensor) -> Tensor | None:
-        """Features of pictures of ``clusters``, from normal ``noise`` (B, config.features); ``None`` if there are none.
+    def features(self, clusters: Tensor, places: Tensor, noise: Tensor) -> Tensor | None:
+        """Features of pictures of ``clusters``: anchors, blurred; ``None`` if there are none.
 
         Args:
-            labels: int64 (B,), each in [0, classes).
             clusters: int64 (B,), as :meth:`condition` is told.
-            noise: float32 (B, config.features).
+            places: int64 (B,), each in [0, config.anchors): which of the cluster's anchors.
+            noise: Normal float32 (B, config.features).
         """
-        if self.feature is None:
-            return None
-        return self.means[clusters] + (self.spreads[labels] * noise[:, None]).sum(2)
+        return None if self.feature is None else self.anchors[clusters, places] + self.blur * noise
 
     def tokenise(self, codes: Tensor) -> Tensor:
         """Code maps, whole numbers (B, *shape) below ``levels``, to tokens (B, T, N) of the same type."""

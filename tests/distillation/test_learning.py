@@ -179,7 +179,7 @@ def test_learning_is_repeatable_and_leaves_the_random_state_alone() -> None:
 def test_what_cannot_be_learned_is_refused(tiny_noise: Generator) -> None:
     with pytest.raises(ValueError, match="only a generator with stored codes has a bank"):
         learn_prior(tiny_noise, device="cpu")
-    with pytest.raises(ValueError, match=r"holdout must be in \[0, 1\) and epochs positive, got 1.0 and 40.0"):
+    with pytest.raises(ValueError, match=r"holdout must be in \[0, 1\) and epochs positive, got 1.0 and 20.0"):
         learn_prior(make_codes(), holdout=1.0, device="cpu")
     with pytest.raises(ValueError, match="a ConvNet"):
         learn_prior(make_codes(), teacher=torch.nn.Linear(2, 2), config=replace(SMALL, epochs=1), device="cpu")

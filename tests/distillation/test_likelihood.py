@@ -81,16 +81,20 @@ def test_conditions_are_those_of_the_codes() -> None:
     rng = torch.Generator().manual_seed(0)
     labels = torch.arange(6000) % 2
     clusters = 3 * labels + (torch.rand(6000, generator=rng) < 0.25).long()  # the third stays empty
-    centres, factor = torch.randn(6, 2, generator=rng) * 5, torch.tensor([[2.0, 0], [1, 0.5]])
-    features = centres[clusters] + torch.randn(6000, 2, generator=rng) @ factor.T
-    prior = TokenPrior(replace(SMALL, clusters=3, features=2), (2, 4, 4), 4, 2)
+    clusters[:2] = torch.tensor([2, 4])
+    clusters[2:6:2] = 2
+    features = torch.randn(6000, 2, generator=rng)
+    prior = TokenPrior(replace(SMALL, clusters=3, features=2, anchors=4), (2, 4, 4), 4, 2)
     fit_conditions(prior, CodeSet(torch.zeros(6000, 2, 4, 4), labels, clusters, features), 0.5)
     torch.testing.assert_close(prior.frequencies, torch.tensor([[0.75, 0.25, 0]]).repeat(2, 1), atol=0.03, rtol=0)
-    torch.testing.assert_close(prior.means[[0, 1, 3, 4]], centres[[0, 1, 3, 4]], atol=0.2, rtol=0)
-    means = torch.stack([features[labels == label].mean(0) for label in range(2)])
-    torch.testing.assert_close(prior.means[[2, 5]], means)
-    wanted = factor @ factor.T + 0.25 * torch.eye(2)
-    torch.testing.assert_close(prior.spreads @ prior.spreads.mT, wanted.expand(2, 2, 2), atol=0.3, rtol=0)
+    assert prior.blur.tolist() == [0.5, 0.5]
+    for cluster in (0, 1, 3, 4):
+        own = {tuple(row) for row in features[clusters == cluster].tolist()}
+        kept = {tuple(row) for row in prior.anchors[cluster].tolist()}
+        assert kept < own and len(kept) == 4
+    # Of three images one is kept twice; of none, nothing is.
+    assert {tuple(row) for row in prior.anchors[2].tolist()} == {tuple(row) for row in features[[0, 2, 4]].tolist()}
+    assert not prior.anchors[5].any()
 
 
 def test_the_best_weights_are_kept_and_training_ends_when_they_get_no_better(float32: None) -> None:
@@ -156,12 +160,12 @@ def test_sizes_follow_the_number_of_codes() -> None:
     assert small.layers < large.layers
     assert 1 <= small.clusters < large.clusters
     assert more > dropout
-    assert prior_for(100, 200, config)[0].clusters == 1
+    assert (prior_for(100, 200, config)[0].clusters, prior_for(100, 2, config)[0].anchors) == (1, 50)
     unparted = prior_for(47_500, 10, config, parted=False)[0]
     assert (unparted.clusters, unparted.features) == (1, 0)
     assert prior_for(47_500, 10, PriorTrainingConfig(features=0))[0].features == 0
-    chosen = PriorTrainingConfig(width=64, layers=2, hidden=16, clusters=3, dropout=0.0)
-    assert prior_for(47_500, 10, chosen) == (PriorConfig(64, 2, 16, 3), 0.0)
+    chosen = PriorTrainingConfig(width=64, layers=2, hidden=16, clusters=3, anchors=7, dropout=0.0)
+    assert prior_for(47_500, 10, chosen) == (PriorConfig(64, 2, 16, 3, anchors=7), 0.0)
 
 
 @pytest.mark.parametrize(

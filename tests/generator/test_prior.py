@@ -18,7 +18,6 @@ from conftest import TINY, make_generator, make_prior, make_spec
 from dim_data import DistilledDataset, DistilledLoader, Generator, GeneratorConfig
 from dim_data.format import CONFIG, WEIGHTS
 from dim_data.generator import describe
-from dim_data.generator.draws import hash_keys, normal
 from dim_data.generator.sources import prior as source_module
 from dim_data.networks import ConvNet, PriorConfig
 
@@ -119,21 +118,28 @@ def test_clusters_are_drawn_by_their_frequency(tiny_prior: Generator) -> None:
     assert ((found == 0) == (wanted == 0)).all()
 
 
-def test_features_are_drawn_from_the_gaussian_of_their_cluster(tiny_prior: Generator) -> None:
-    prior = copy.deepcopy(tiny_prior.source.prior)
-    rng = torch.Generator().manual_seed(0)
-    prior.means.copy_(torch.randn(9, 5, generator=rng) * 3)
-    prior.spreads.copy_(torch.randn(3, 5, 5, generator=rng).tril())
-    keys, labels = hash_keys(0, torch.arange(20_000)), torch.ones(20_000, dtype=torch.int64)
-    drawn = prior.features(labels, labels * 3 + 2, normal(keys, 5))
-    assert drawn is not None
-    torch.testing.assert_close(drawn.mean(0), prior.means[5], atol=0.1, rtol=0)
-    torch.testing.assert_close(drawn.T.cov(), prior.spreads[1] @ prior.spreads[1].T, atol=0.3, rtol=0)
+def test_features_are_drawn_around_the_anchors_of_their_cluster(tiny_prior: Generator) -> None:
+    generator = copy.deepcopy(tiny_prior)
+    source, rng = generator.source, torch.Generator().manual_seed(0)
+    prior = source.prior
+    prior.anchors.copy_(100 * torch.randn(prior.anchors.shape, generator=rng))
+    prior.blur.copy_(torch.tensor([0.5, 1, 2, 3, 4]))
+    count = 20_000
+    clusters, drawn = source.conditions(torch.ones(count, dtype=torch.int64), torch.arange(count), 0)
+    assert clusters.unique().tolist() == [3, 4, 5]
+    anchors = prior.anchors[clusters]
+    nearest = (anchors - drawn[:, None]).square().sum(2).argmin(1)
+    taken = torch.bincount(nearest, minlength=prior.config.anchors) / count
+    assert (taken - 1 / prior.config.anchors).abs().max() < 0.02
+    off = drawn - anchors[torch.arange(count), nearest]
+    torch.testing.assert_close(off.mean(0), torch.zeros(5), atol=0.1, rtol=0)
+    torch.testing.assert_close(off.std(0), prior.blur, atol=0, rtol=0.03)
+    assert (off.T.corrcoef() - torch.eye(5)).abs().max() < 0.03
 
 
 def test_a_prior_need_not_be_told_features(tiny_codes: Generator) -> None:
     prior = make_prior(tiny_codes.decoder.latent_shape, tiny_codes.bank.levels, 3, features=0)
-    assert not {"means", "spreads", "feature.weight"} & set(prior.state_dict())
+    assert not {"anchors", "blur", "feature.weight"} & set(prior.state_dict())
     generator = tiny_codes.with_prior(prior)
     assert torch.equal(generator.latents(LABELS, SERIALS), generator.latents(LABELS, SERIALS))
 
@@ -162,7 +168,7 @@ def test_it_is_saved_and_read_in_every_number_format(tiny_codes: Generator, dtyp
 def test_the_config_names_a_prior_only_where_there_is_one(tiny_prior: Generator, tiny_codes: Generator) -> None:
     assert "prior" not in tiny_codes.config.to_dict()
     values = tiny_prior.config.to_dict()
-    assert values["prior"] == {"width": 16, "layers": 2, "hidden": 8, "clusters": 3, "patch": 2, "features": 5}
+    assert values["prior"] == {"width": 16, "layers": 2, "hidden": 8, "clusters": 3, "patch": 2, "features": 5, "anchors": 4}
     assert GeneratorConfig.from_dict(json.loads(json.dumps(values))) == tiny_prior.config
     for wrong in ({**values, "prior": None}, {**values, "prior": {}}, {**values, "prior": {"width": 16}}):
         with pytest.raises((ValueError, TypeError), match="a prior's config"):

@@ -89,8 +89,9 @@ class LearnedPrior(LatentSource):
             int64 (B,) and float32 (B, D), or ``None`` where there are no features.
         """
         keys, clusters = hash_keys(seed, labels, serials), self.clusters(labels, serials, seed)
+        places = (uniform(keys, 2)[:, 1] * self.prior.config.anchors).long()
         noise = normal(hash_keys(0, keys), self.prior.config.features)
-        return clusters, self.prior.features(labels, clusters, noise)
+        return clusters, self.prior.features(clusters, places, noise)
 
     def _coming(self, asked: Sequence[Key], device: torch.device) -> list[Key]:
         """The next serials of the classes ``asked`` for, as many as fill up the groups."""
@@ -120,7 +121,7 @@ class LearnedPrior(LatentSource):
         clusters = labels * self.prior.config.clusters
         inputs = [tokens, labels, clusters]
         if self.prior.config.features:
-            inputs.append(self.prior.means[clusters])
+            inputs.append(self.prior.anchors[clusters, 0])
         return {"prior": (self.prior, list(zip(*(x.split(64) for x in inputs), strict=True)))}
 
     def check(self) -> None:
