@@ -19,7 +19,7 @@ from dim_data.images import LabelledImages, load_real
 from dim_data.networks import build_classifier, resolve_device
 from dim_data.protocol import recipe_for, train_classifier
 
-__all__ = ["maker_arguments", "read_source", "trained", "write_training"]
+__all__ = ["maker_arguments", "read_source", "stores_all", "trained", "write_training"]
 
 
 def maker_arguments(name: str, description: str | None, dtype: str) -> argparse.ArgumentParser:
@@ -38,14 +38,22 @@ def maker_arguments(name: str, description: str | None, dtype: str) -> argparse.
     return parser
 
 
-def read_source(args: argparse.Namespace) -> tuple[Generator, LabelledImages]:
-    """The generator, which must store the code of every training image, and those; makes the folder."""
+def read_source(args: argparse.Namespace, whole: bool = True) -> tuple[Generator, LabelledImages]:
+    """The generator and the training images; makes the folder.
+
+    The generator must store codes; unless not ``whole``, that of every training image.
+    """
     generator = Generator.from_pretrained(args.source)
     full = load_real(args.data or generator.spec.name, generator.spec, root=args.data_root)
-    if torch.bincount(full.labels).tolist() != generator.bank.counts.tolist():
+    if whole and not stores_all(generator, full):
         raise ValueError(f"{args.source} does not store the code of every training image")
     args.out.mkdir(parents=True, exist_ok=True)
     return generator, full
+
+
+def stores_all(generator: Generator, images: LabelledImages) -> bool:
+    """Whether it stores as many codes of each class as there are images."""
+    return torch.bincount(images.labels).tolist() == generator.bank.counts.tolist()
 
 
 def write_training(folder: Path, training: Mapping[str, Any]) -> None:

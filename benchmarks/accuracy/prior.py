@@ -2,8 +2,9 @@
 
     python benchmarks/reproduce.py prior cifar10 --classifier cifar10_noise --out runs/noise --data-root DIR
 
-The generator must store the code of every training image. The classifier, what is done of the prior, and the result
-are kept in the folder: the same call goes on from there. Only training images are read.
+From a generator that stores the code of every training image the prior learns mirrored and shifted images besides;
+from one that stores some, those. The classifier, what is done of the prior, and the result are kept in the folder: the
+same call goes on from there. Only training images are read.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from accuracy.members import maker_arguments, read_source, trained, write_training
+from accuracy.members import maker_arguments, read_source, stores_all, trained, write_training
 from dim_data import Generator
-from dim_data.distillation import PriorTrainingConfig, StageStep, TuningConfig, learn_prior
+from dim_data.distillation import PriorTrainingConfig, StageStep, learn_prior
 from dim_data.generator import read_training
 from dim_data.images import LabelledImages
 from dim_data.networks import CLASSIFIERS
 
 RESULT, CHECKPOINT, LOOKS = "generator", "prior.pt", "held_out_bits.txt"
-TUNING = ("draws", "accept", "epochs", "lr")
-CHOICES = ("epochs", "batch_size", "lr", "width", "layers", "hidden", "clusters", "features", "anchors", "blur", "dropout")
+SHARES = ("epochs", "lr", "accept", "blur", "dropout")
+CHOICES = ("batch_size", "width", "layers", "hidden", "clusters", "features", "anchors", *SHARES)
 
 
 def read_arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -39,10 +40,8 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--classifier-epochs", dest="classifier_epochs", type=int, default=1000)
     for name in CHOICES:
-        kind = float if name in ("epochs", "lr", "blur", "dropout") else int
+        kind = float if name in SHARES else int
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help="see PriorTrainingConfig")
-    for name in TUNING:
-        parser.add_argument(f"--tuning-{name}", type=float, help="see TuningConfig; the classifier judges")
     parser.add_argument(
         "--soft-labels",
         dest="soft_labels",
@@ -74,9 +73,8 @@ def report(step: StageStep) -> None:
 def main(words: Sequence[str]) -> Path:
     """Learn one prior and return the folder of the new generator."""
     args = read_arguments(words)
-    generator, full = read_source(args)
+    generator, full = read_source(args, whole=False)
     config = PriorTrainingConfig(**{name: getattr(args, name) for name in CHOICES if getattr(args, name) is not None})
-    tuning = TuningConfig(**{name: value for name in TUNING if (value := vars(args)[f"tuning_{name}"]) is not None})
     looks = args.out / LOOKS  # a call that goes on does not see those before
 
     def on_step(step: StageStep) -> None:
@@ -91,8 +89,7 @@ def main(words: Sequence[str]) -> Path:
         classifier,
         classifier if args.soft_labels else None,
         config=config,
-        images=full.subset(full.labels.argsort(stable=True)),
-        tuning=tuning,
+        images=full.subset(full.labels.argsort(stable=True)) if stores_all(generator, full) else None,
         seed=args.seed,
         device=args.device,
         checkpoint=args.out / CHECKPOINT,
@@ -103,7 +100,6 @@ def main(words: Sequence[str]) -> Path:
     training |= {
         "derived": f"reproduce.py prior {args.source} --classifier {args.classifier}",
         "prior": asdict(config),
-        **({"tuning": asdict(tuning)} if tuning.draws else {}),
         "held_out_bits": min(map(float, looks.read_text(encoding="utf-8").split())),
     }
     write_training(folder, training)

@@ -5,8 +5,7 @@
 * ``fitting``: what of a preset goes with the size and the number of the images.
 * First ``reconstruction`` or ``adversarial``, then ``matching`` under the classifiers of ``pool``, then ``refining``.
 * ``lessons``: what a prior learns, from which codes are drawn for ever. ``likelihood``: its loop. ``clusters``: parts
-  of a class. ``tuning``: what it learns from its own codes. ``learning``: all that for a decoder made before.
-  ``encoding``: an encoder for such a one.
+  of a class. ``learning``: all that for a decoder made before. ``encoding``: an encoder for such a one.
 * ``loops``: the training loops' steps. ``candidates``: what would be shipped, and how good it is.
 * ``folders``: a run's folder. ``runs``: what in it survives being killed. ``pictures``: what in it is for people.
 * ``sharing``: what several ranks must agree on first.
@@ -25,7 +24,6 @@ from dim_data.distillation.choices import (
     ReconstructionConfig,
     RefiningConfig,
     SelectionConfig,
-    TuningConfig,
 )
 from dim_data.distillation.fitting import fit_to_images
 from dim_data.distillation.folders import RESULT
@@ -52,7 +50,6 @@ __all__ = [
     "SelectionConfig",
     "StageStep",
     "StoppedError",
-    "TuningConfig",
     "distill",
     "fit_to_images",
     "learn_prior",

@@ -22,7 +22,6 @@ from dim_data.distillation.presets import DistillConfig
 from dim_data.distillation.reconstruction import encode_all
 from dim_data.distillation.refining import refine
 from dim_data.distillation.runs import Run
-from dim_data.distillation.tuning import Tuning
 from dim_data.format import SAMPLES, TRAINING_CONFIG, write_atomically
 from dim_data.generator import Generator, opinions, save_grid
 from dim_data.images import LabelledImages, permitted, torch_defaults
@@ -201,13 +200,7 @@ def _with_prior(
     )
     run.add("prior", lesson.state)
     run.drive(lesson.steps(), on_step, should_stop)
-    prior = lesson.result
-    if config.tuning.draws:
-        tuning = Tuning.of(generator, lesson, elders(run.states["pool"], config.pool.ages), config.tuning, config.seed)
-        run.add("tuning", tuning.state)
-        run.drive(tuning.steps(), on_step, should_stop)
-        prior = tuning.result
-    result: Generator = generator.with_prior(prior)
+    result: Generator = generator.with_prior(lesson.result)
     return result
 
 

@@ -202,6 +202,9 @@ class PriorTrainingConfig:
         clusters: Likewise; they are parts of a class that look alike to the pool.
         features: Likewise, but that ``None`` chooses and 0 tells none: what the pool sees in an image.
         anchors: Likewise.
+        accept: Pictures are drawn like those real images of which the pool gives their class more than this
+            probability. The prior learns from all, but what is told of an image that the pool takes for another class
+            comes out as such a picture again.
         blur: Standard deviation of the noise that is added to features, whose own is 1: the less, the better a code
             is told, and the easier are codes learned by heart.
         dropout: Share of the channels of each branch left out; ``None`` chooses by the number of codes.
@@ -222,6 +225,7 @@ class PriorTrainingConfig:
     clusters: int = 0
     features: int | None = None
     anchors: int = 0
+    accept: float = 0.5
     blur: float = 0.25
     dropout: float | None = None
     corruption: float = 0.1
@@ -236,6 +240,7 @@ class PriorTrainingConfig:
             check_number("prior.dropout", self.dropout, "[0, 1)")
         for name in ("batch_size", "looks", "patience"):
             check_int(f"prior.{name}", getattr(self, name), 1)
+        check_number("prior.accept", self.accept, "[0, 1)")
         check_number("prior.blur", self.blur, "(0, inf)")
         if self.features is not None:
             check_int("prior.features", self.features, 0)
@@ -243,31 +248,3 @@ class PriorTrainingConfig:
         for name, value in sizes.items():
             check_int(f"prior.{name}", value, 0)
         PriorConfig(features=self.features or 0, **{name: value for name, value in sizes.items() if value})
-
-
-@dataclass(frozen=True)
-class TuningConfig:
-    """What follows the prior's training: it goes on with codes of its own that classifiers accept.
-
-    See :mod:`dim_data.distillation.tuning`.
-
-    Args:
-        draws: Codes drawn, as a multiple of those stored; 0 leaves the stage out.
-        accept: A picture is accepted if the classifiers, on average, give its class more than this probability.
-        epochs: Passes over the stored and the accepted codes.
-        lr: Peak rate, of Muon.
-
-    Raises:
-        ValueError: A field is out of range.
-    """
-
-    draws: float = 0.0
-    accept: float = 0.5
-    epochs: float = 3.0
-    lr: float = 0.004
-
-    def __post_init__(self) -> None:
-        check_number("tuning.draws", self.draws, "[0, inf)")
-        check_number("tuning.accept", self.accept, "[0, 1)")
-        check_number("tuning.epochs", self.epochs, "(0, inf)")
-        check_number("tuning.lr", self.lr, "(0, 1)")

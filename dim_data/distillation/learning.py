@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from dim_data.distillation.choices import PriorTrainingConfig, TuningConfig
+from dim_data.distillation.choices import PriorTrainingConfig
 from dim_data.distillation.clusters import describe_images
 from dim_data.distillation.encoding import ENCODER_BATCH, encoder_parts, fit_encoder
 from dim_data.distillation.lessons import Lesson, image_lesson, to_numbers
 from dim_data.distillation.loops import StageStep
-from dim_data.distillation.tuning import Tuning
 from dim_data.generator import Generator
 from dim_data.images import LabelledImages, digest, torch_defaults
 from dim_data.networks import resolve_device
@@ -34,8 +33,6 @@ def learn_prior(
     config: PriorTrainingConfig | None = None,
     *,
     images: LabelledImages | None = None,
-    tuning: TuningConfig | None = None,
-    judges: Sequence[nn.Module] = (),
     holdout: float = 0.05,
     seed: int = 0,
     device: str | torch.device | None = None,
@@ -57,8 +54,6 @@ def learn_prior(
         config: Of the training; the defaults choose sizes by the number of codes.
         images: The real images whose codes are stored: one for each, class by class, in the order of the bank. They
             are mirrored where ``spec.mirror`` allows.
-        tuning: Of what follows, if anything: the prior goes on with codes of its own that are accepted.
-        judges: The classifiers that accept them. Default: ``classifier``.
         holdout: Share of the codes that are not learned, but looked at to choose when to stop.
         seed: Of everything random.
         device: Default: CUDA where there is one.
@@ -74,7 +69,7 @@ def learn_prior(
         StoppedError: ``should_stop`` said so.
         OSError: The file could not be written.
         ValueError: There are no codes, ``images`` are not those of the codes, ``holdout`` is not in [0, 1), ``config``
-            leaves the training out, ``tuning`` has no judge, or the file is of another call.
+            leaves the training out, or the file is of another call.
     """
     bank, config = generator.bank, config or PriorTrainingConfig()
     if not 0 <= holdout < 1 or not config.epochs:
@@ -84,18 +79,12 @@ def learn_prior(
             f"images must be those whose codes are stored, {len(bank)} class by class, got {len(images)} of other "
             f"classes or in another order: labels must be equal to generator.bank.labels"
         )
-    tuning = tuning if tuning is not None and tuning.draws else None
-    judges = judges or ([] if classifier is None else [classifier])
-    if tuning is not None and not judges:
-        raise ValueError("tuning needs someone to judge the pictures: pass judges=[...], or a classifier")
     place = resolve_device(device)
-    networks = [digest(network.state_dict().values()) for network in (*([classifier] if classifier else []), *judges)]
     arguments = {"generator": generator, "config": config, "images": images, "holdout": holdout, "seed": seed}
-    arguments |= {"tuning": tuning, "classifiers": networks}
+    arguments["classifier"] = None if classifier is None else digest(classifier.state_dict().values())
     sittings = Sittings(checkpoint, arguments, checkpoint_seconds)
     with torch_defaults():
         painter = copy.deepcopy(generator).to(place)
-        watchers = [network.to(place, memory_format=torch.channels_last) for network in judges]  # type: ignore[call-overload]
         if classifier is not None:
             classifier = classifier.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
         parts: dict[str, LoopState] = {}
@@ -128,11 +117,6 @@ def learn_prior(
             )
         parts["prior"] = lesson.state
         loops.append(lesson.steps())
-        tuned = None
-        if tuning is not None:
-            tuned = Tuning.of(painter, lesson, watchers, tuning, seed)
-            parts["tuning"] = tuned.state
-            loops.append(tuned.steps())
         whole = LoopState(parts, seed)
         sittings.begin(whole)
     for step in chain(*loops):
@@ -142,7 +126,7 @@ def learn_prior(
             raise sittings.stopped(f"stage {step.stage!r}, step {step.step} of {step.steps}")
         sittings.step(whole)
     sittings.close()
-    return painter.with_prior(lesson.result if tuned is None else tuned.result, teacher)
+    return painter.with_prior(lesson.result, teacher)
 
 
 def _of_codes(

@@ -107,6 +107,16 @@ def _described(classifier: nn.Module, sets: Sequence[LabelledImages], device: to
     return Sight(seen[:, :-classes], seen[:, -classes:])
 
 
+def _typical(sight: Sight, labels: Tensor, some: Tensor, accept: float) -> Tensor:
+    """Which of ``some`` images the classifier gives their class more than ``accept``; of a class without any, all.
+
+    All arguments but the last have a row for each image; so has the result, bool (N,).
+    """
+    typical = some & (sight.logits.softmax(1).gather(1, labels[:, None])[:, 0] > accept)
+    found = torch.bincount(labels[typical], minlength=sight.logits.shape[1])
+    return typical | (some & (found[labels] == 0))
+
+
 def to_numbers(latents: Tensor, levels: int) -> Tensor:
     """Latents in [-1, 1] to the whole numbers they are stored as: uint8 of the same shape."""
     return ((latents + 1) / 2 * (levels - 1)).round().clamp(0, levels - 1).to(torch.uint8)
@@ -167,14 +177,16 @@ class Lesson:
         classes = generator.spec.num_classes
         size, dropout = prior_for(int((~held).sum()), classes, config, parted=sight is not None)
         clusters, features = labels, torch.zeros(len(labels), 0)
+        typical = ~held
         if sight is not None:
+            typical = _typical(sight, labels, ~held, config.accept)
             clusters = cluster_classes(sight.maps, labels, classes, size.clusters, seed)
             features = summaries(sight, size.features)
             size = replace(size, features=features.shape[1])
         train, held_out = (CodeSet(codes[some], labels[some], clusters[some], features[some]) for some in (~held, held))
         with GlobalRng(seed):
             prior = TokenPrior(size, generator.decoder.latent_shape, generator.bank.levels, classes)
-        fit_conditions(prior, train, config.blur, seed)
+        fit_conditions(prior, CodeSet(*(x[typical] for x in (codes, labels, clusters, features))), config.blur, seed)
         train = train.to(device)
         held_out = held_out.to(device) if len(held_out) else train
         return cls(prior_parts(prior, config.lr, seed, device), train, held_out, config, dropout, device)

@@ -61,15 +61,12 @@ class CodeSet:
         labels: int64 (N,).
         clusters: int64 (N,), each ``label * clusters + cluster``.
         features: float32 (N, D), of unit variance; D may be 0.
-        drawn: How many of the last rows a prior drew: those are neither encoded afresh nor are their features blurred,
-            which they were when they were drawn.
     """
 
     codes: Tensor
     labels: Tensor
     clusters: Tensor
     features: Tensor
-    drawn: int = 0
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -82,13 +79,7 @@ class CodeSet:
     def to(self, device: torch.device) -> CodeSet:
         """The same on ``device``."""
         codes, labels, clusters, features = (x.to(device) for x in self.tensors)
-        return CodeSet(codes, labels, clusters, features, self.drawn)
-
-    def with_drawn(self, other: CodeSet) -> CodeSet:
-        """These, and behind them those that a prior drew."""
-        pairs = zip(self.tensors, other.to(self.codes.device).tensors, strict=True)
-        codes, labels, clusters, features = (torch.cat(pair) for pair in pairs)
-        return CodeSet(codes, labels, clusters, features, self.drawn + len(other))
+        return CodeSet(codes, labels, clusters, features)
 
 
 def prior_for(codes: int, classes: int, config: PriorTrainingConfig, parted: bool = True) -> tuple[PriorConfig, float]:
@@ -143,8 +134,8 @@ class Best:
 def fit_conditions(prior: TokenPrior, codes: CodeSet, blur: float, seed: int = 0) -> None:
     """Have ``prior`` draw clusters as often as ``codes`` have them, and features as it is trained on them.
 
-    Those are features of real images with noise added. A Gaussian of each cluster in their place has a prior write
-    codes that are 20 bits longer, of pictures with less contrast: 64 numbers are seldom together as a Gaussian has them.
+    Those are features of real images with noise added. Drawn from a Gaussian of each cluster instead, they are seldom
+    together as those of an image are, and the prior writes codes that are 20 bits longer, with less contrast.
 
     Args:
         prior: On the CPU.
@@ -234,17 +225,14 @@ def fit_prior(
         rows = torch.randint(len(train), (size,), generator=state.rng)
         at = portion.of(rows).to(device)
         codes, kinds = train.codes[at], torch.zeros_like(at)
-        real = rows < len(train) - train.drawn
-        known = portion.of(real).to(device)
         if encode is not None:
             here = torch.zeros(size, dtype=torch.bool)
             here[portion.of(torch.arange(size))] = True
-            codes[known], kinds[known] = encode(rows[real], state.rng, here[real])
+            codes, kinds = encode(rows, state.rng, here)
         tokens = prior.tokenise(codes).long()
         labels = _untold(train.labels[at], prior.classes, UNTOLD_CLASS, state.rng, portion)
         clusters = _untold(train.clusters[at], prior.cluster.num_embeddings - 1, UNTOLD_CLUSTER, state.rng, portion)
-        blurred = _blurred(train.features[at], config.blur, state.rng, portion)
-        features = torch.where(known[:, None], blurred, train.features[at])
+        features = _blurred(train.features[at], config.blur, state.rng, portion)
         features = features * portion.of(torch.rand(size, 1, generator=state.rng) >= UNTOLD_CLASS).float().to(device)
         told = _corrupted(tokens, prior.levels, config.corruption, state.rng, portion)
         shape = (prior.config.layers, 2, size, 1, prior.config.width)

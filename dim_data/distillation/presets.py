@@ -16,7 +16,6 @@ from dim_data.distillation.choices import (
     ReconstructionConfig,
     RefiningConfig,
     SelectionConfig,
-    TuningConfig,
 )
 from dim_data.images import AUGMENTATIONS
 
@@ -47,7 +46,6 @@ class DistillConfig:
         labels: Of what is stored beside the codes.
         refining: Of the last stage, if codes are stored.
         prior: Of the stage after matching, if noise drives a decoder of codes.
-        tuning: Of the last stage, if there is a prior.
 
     Raises:
         ValueError: A field is out of range, names something unknown, or is set and would not be read.
@@ -71,7 +69,6 @@ class DistillConfig:
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     refining: RefiningConfig = field(default_factory=RefiningConfig)
     prior: PriorTrainingConfig = field(default_factory=PriorTrainingConfig)
-    tuning: TuningConfig = field(default_factory=TuningConfig)
 
     def __post_init__(self) -> None:
         for stage, kind in STAGES.items():
@@ -107,12 +104,6 @@ class DistillConfig:
 
         if (self.source, self.first) != ("noise", "reconstruction") and self.prior != PriorTrainingConfig():
             raise ValueError("prior.* is set, and would not be read: it needs source='noise', first='reconstruction'")
-        judged = self.learns_prior and self.matching.steps and any(self.pool.ages)
-        if self.tuning != TuningConfig() and not judged:
-            raise ValueError(
-                "tuning.* is set, and would not be read: it needs a prior, and a pool that is trained: matching.steps "
-                "and pool.ages"
-            )
 
     @property
     def learns_prior(self) -> bool:

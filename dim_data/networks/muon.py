@@ -1,8 +1,8 @@
 """Muon: momentum whose step is made orthogonal, weight matrix by weight matrix.
 
 Jordan et al., *Muon: an optimizer for hidden layers in neural networks*, 2024 (kellerjordan.github.io/posts/muon).
-``torch.optim.Muon``, from torch 2.9 on, takes no convolutions and no biases. In a transformer Muon moves the matrices of
-the blocks, and AdamW all else: :class:`Optimizers` are both.
+``torch.optim.Muon``, from torch 2.9 on, takes no convolutions and no biases. In a transformer Muon moves the matrices
+of the blocks, and AdamW all else: :class:`Optimizers` are both.
 """
 
 from __future__ import annotations

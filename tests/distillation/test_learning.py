@@ -21,13 +21,13 @@ from dim_data.distillation import (
     PriorTrainingConfig,
     ReconstructionConfig,
     SelectionConfig,
-    TuningConfig,
     encoding,
     learn_prior,
     learning,
     lessons,
     reconstruction,
 )
+from dim_data.distillation.clusters import Sight, summaries
 from dim_data.distillation.reconstruction import Encoder
 from dim_data.networks import ConvNet
 from dim_data.protocol import evaluate
@@ -43,7 +43,6 @@ CONFIG = DistillConfig(
     matching=MatchingConfig(steps=12, batch_size=4),
     selection=SelectionConfig(checkpoints=2, images=12),
     prior=SMALL,
-    tuning=TuningConfig(draws=1.0, accept=0.1, epochs=2.0),
     ema=0.9,
     holdout=0.2,
 )
@@ -80,7 +79,7 @@ def test_a_run_ends_with_a_prior_and_no_code_of_an_image(
     read = Generator.from_pretrained(folder, device=device)
     labels = LABELS % classes
     assert torch.equal(read.synthesize(labels, SERIALS), result.synthesize(labels, SERIALS))
-    stages = ["pool", "reconstruction", "matching", "prior", "drawing", "tuning"]
+    stages = ["pool", "reconstruction", "matching", "prior"]
     assert list(dict.fromkeys(s.stage for s in steps)) == stages
     prior = [s for s in steps if s.stage == "prior"]
     assert [s.step for s in prior] == list(range(1, len(prior) + 1))
@@ -98,7 +97,7 @@ def test_a_run_ends_with_a_prior_and_no_code_of_an_image(
 def test_a_run_stopped_in_any_stage_resumes_and_ends_the_same(tmp_path: Path) -> None:
     data = make_data(1, 28, 3, per_class=12)
     distill(data, config=CONFIG, out=tmp_path / "whole", device="cpu")
-    stops = iter([("matching", 5), ("prior", 7), ("prior", 23), ("drawing", 1), ("tuning", 3)])
+    stops = iter([("matching", 5), ("prior", 7), ("prior", 23)])
     seen: list[tuple[str, int]] = []
     for stop in stops:
         with pytest.raises(StoppedError):
@@ -119,7 +118,7 @@ def test_a_run_stopped_in_any_stage_resumes_and_ends_the_same(tmp_path: Path) ->
 
 
 def test_without_a_prior_a_gaussian_takes_its_place(tmp_path: Path) -> None:
-    config = replace(CONFIG, prior=replace(SMALL, epochs=0), tuning=TuningConfig(), rank=4)
+    config = replace(CONFIG, prior=replace(SMALL, epochs=0), rank=4)
     result = distill(make_data(1, 28, 3, per_class=12), config=config, out=tmp_path / "run", device="cpu")
     assert result.config.prior is None
     assert result.config.rank == 4
@@ -164,6 +163,28 @@ def test_codes_are_learned_from_those_stored(parted: bool, float32: None) -> Non
     assert (latents == wanted).float().mean() > 0.9
     assert steps[-1].losses["held_out_bits"] < 0.2 * 2 * 128
     assert generator.source.finite
+
+
+def test_pictures_are_drawn_like_images_that_the_classifier_takes_for_their_class() -> None:
+    generator = make_codes()
+    labels, rng = generator.bank.labels, torch.Generator().manual_seed(0)
+    maps = torch.rand(len(labels), 8, generator=rng)
+    # Of the first class it knows those of which the first map is bright; of the second it knows none.
+    logits = torch.zeros(len(labels), 3)
+    logits[:, 0] = torch.where(maps[:, 0] > 0.5, 5.0, -5.0)
+    logits[labels == 2, 2] = 9.0
+    held = torch.arange(len(labels)) % 5 == 0
+    codes = torch.zeros(len(labels), *generator.decoder.latent_shape, dtype=torch.uint8)
+
+    def anchors(accept: float) -> list[set[tuple[float, ...]]]:
+        config = replace(SMALL, clusters=1, anchors=64, accept=accept)
+        lesson = lessons.Lesson.of(generator, codes, labels, held, Sight(maps, logits), config, 0, torch.device("cpu"))
+        return [{tuple(row) for row in rows.tolist()} for rows in lesson.result.anchors]
+
+    features = summaries(Sight(maps, logits), 3)
+    kept = [(labels == 0) & ~held & (maps[:, 0] > 0.5), (labels == 1) & ~held, (labels == 2) & ~held]
+    assert anchors(0.5) == [{tuple(row) for row in features[rows].tolist()} for rows in kept]
+    assert anchors(0.0)[0] == {tuple(row) for row in features[(labels == 0) & ~held].tolist()}
 
 
 def test_learning_is_repeatable_and_leaves_the_random_state_alone() -> None:

@@ -91,7 +91,8 @@ def test_conditions_are_those_of_the_codes() -> None:
     for cluster in (0, 1, 3, 4):
         own = {tuple(row) for row in features[clusters == cluster].tolist()}
         kept = {tuple(row) for row in prior.anchors[cluster].tolist()}
-        assert kept < own and len(kept) == 4
+        assert kept < own
+        assert len(kept) == 4
     # Of three images one is kept twice; of none, nothing is.
     assert {tuple(row) for row in prior.anchors[2].tolist()} == {tuple(row) for row in features[[0, 2, 4]].tolist()}
     assert not prior.anchors[5].any()

@@ -168,7 +168,15 @@ def test_it_is_saved_and_read_in_every_number_format(tiny_codes: Generator, dtyp
 def test_the_config_names_a_prior_only_where_there_is_one(tiny_prior: Generator, tiny_codes: Generator) -> None:
     assert "prior" not in tiny_codes.config.to_dict()
     values = tiny_prior.config.to_dict()
-    assert values["prior"] == {"width": 16, "layers": 2, "hidden": 8, "clusters": 3, "patch": 2, "features": 5, "anchors": 4}
+    assert values["prior"] == {
+        "width": 16,
+        "layers": 2,
+        "hidden": 8,
+        "clusters": 3,
+        "patch": 2,
+        "features": 5,
+        "anchors": 4,
+    }
     assert GeneratorConfig.from_dict(json.loads(json.dumps(values))) == tiny_prior.config
     for wrong in ({**values, "prior": None}, {**values, "prior": {}}, {**values, "prior": {"width": 16}}):
         with pytest.raises((ValueError, TypeError), match="a prior's config"):
