@@ -202,9 +202,9 @@ class PriorTrainingConfig:
         clusters: Likewise; they are parts of a class that look alike to the pool.
         features: Likewise, but that ``None`` chooses and 0 tells none: what the pool sees in an image.
         anchors: Likewise.
-        accept: Pictures are drawn like those real images of which the pool gives their class more than this
-            probability. The prior learns from all, but what is told of an image that the pool takes for another class
-            comes out as such a picture again.
+        accept: Pictures are drawn like those real images to which the pool gives their class at least this
+            probability, and like the better half of each class; 0 takes all. The prior learns from all, but what is
+            told of an image that the pool takes for another class comes out as such a picture again.
         blur: Standard deviation of the noise that is added to features, whose own is 1: the less, the better a code
             is told, and the easier are codes learned by heart.
         dropout: Share of the channels of each branch left out; ``None`` chooses by the number of codes.

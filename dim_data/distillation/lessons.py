@@ -108,13 +108,16 @@ def _described(classifier: nn.Module, sets: Sequence[LabelledImages], device: to
 
 
 def _typical(sight: Sight, labels: Tensor, some: Tensor, accept: float) -> Tensor:
-    """Which of ``some`` images the classifier gives their class more than ``accept``; of a class without any, all.
+    """Which of ``some`` images the classifier gives their class at least ``accept``, and the better half of each class.
 
     All arguments but the last have a row for each image; so has the result, bool (N,).
     """
-    typical = some & (sight.logits.softmax(1).gather(1, labels[:, None])[:, 0] > accept)
-    found = torch.bincount(labels[typical], minlength=sight.logits.shape[1])
-    return typical | (some & (found[labels] == 0))
+    sure = sight.logits.softmax(1).gather(1, labels[:, None])[:, 0]
+    typical = torch.zeros_like(some)
+    for label in labels.unique():
+        rows = (some & (labels == label)).nonzero()[:, 0]
+        typical[rows] = sure[rows] >= sure[rows].median().clamp(max=accept)
+    return typical
 
 
 def to_numbers(latents: Tensor, levels: int) -> Tensor:
