@@ -195,7 +195,7 @@ class PriorTrainingConfig:
     Args:
         epochs: Passes over the codes, at most; 0 leaves it out, and a Gaussian takes its place.
         batch_size: Codes a step.
-        lr: Peak rate of Muon, which moves the matrices of the transformer; AdamW moves all else by 0.075 of it.
+        lr: Peak rate.
         width: See :class:`~dim_data.networks.PriorConfig`, as those below; 0 chooses by the number of codes.
         layers: Likewise.
         hidden: Likewise.
@@ -218,7 +218,7 @@ class PriorTrainingConfig:
 
     epochs: float = 20.0
     batch_size: int = 128
-    lr: float = 0.02
+    lr: float = 1.5e-3
     width: int = 0
     layers: int = 0
     hidden: int = 0

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dim_data.distillation.choices import PriorTrainingConfig
 from dim_data.distillation.loops import Ema, StageStep
 from dim_data.images import WHOLE, Portion, in_steps, torch_defaults
-from dim_data.networks import ALONE, Muon, Optimizers, PriorConfig, Ranks, TokenPrior, autocast, compiled
+from dim_data.networks import ALONE, PriorConfig, Ranks, TokenPrior, autocast, compiled
 from dim_data.protocol import LoopState
 
 __all__ = [
@@ -35,8 +35,6 @@ __all__ = [
 ]
 
 RISE, LAST = 300, 0.02
-ADAM = 0.075
-"""Rate of what Muon does not move, in Muon's. With AdamW alone the same bits take twice as many steps."""
 UNTOLD_CLASS, UNTOLD_CLUSTER = 0.1, 0.15
 EMA = 0.999
 
@@ -163,18 +161,10 @@ def fit_conditions(prior: TokenPrior, codes: CodeSet, blur: float, seed: int = 0
 def prior_parts(prior: TokenPrior, lr: float, seed: int, device: torch.device) -> LoopState:
     """A fresh state of the loop: ``prior``, ``optimiser``, ``average`` and ``best``."""
     prior.to(device).train().requires_grad_(True)
-    blocks = {p for block in prior.blocks for p in block.parameters() if p.ndim > 1}
-    rest = [p for p in prior.parameters() if p not in blocks]
-    groups = [
-        {"params": [p for p in rest if p.ndim > 1], "weight_decay": 0.1},
-        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimiser = Optimizers(
-        Muon([p for p in prior.parameters() if p in blocks], lr, 0.95, weight_decay=0.01),
-        torch.optim.AdamW(groups, ADAM * lr, betas=(0.9, 0.98)),
-    )
-    for group in optimiser.param_groups:
-        group["peak"] = group["lr"]
+    matrices = [p for p in prior.parameters() if p.ndim > 1]
+    vectors = [p for p in prior.parameters() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr, betas=(0.9, 0.98))
     return LoopState(
         {"prior": prior, "optimiser": optimiser, "average": Ema(prior, EMA), "best": Best(prior)},
         seed,
@@ -221,7 +211,7 @@ def fit_prior(
     prior.train()
     while state.step < steps and best.waited < config.patience:
         for group in optimiser.param_groups:
-            group["lr"] = group["peak"] * _rate(state.step, steps)
+            group["lr"] = config.lr * _rate(state.step, steps)
         rows = torch.randint(len(train), (size,), generator=state.rng)
         at = portion.of(rows).to(device)
         codes, kinds = train.codes[at], torch.zeros_like(at)

@@ -19,7 +19,7 @@ from dim_data.networks.compute import autocast, compiled, fast_dtype, resolve_de
 from dim_data.networks.decoders import ARCHITECTURES, DoublingConv, ResidualBlock, parse_options, reached_sizes
 from dim_data.networks.joining import is_first, joined, own_device
 from dim_data.networks.meeting import RankError
-from dim_data.networks.muon import Muon, Optimizers
+from dim_data.networks.muon import Muon
 from dim_data.networks.norms import share_norms
 from dim_data.networks.notes import Errand, compare_notes
 from dim_data.networks.priors import KINDS, PriorConfig, TokenPrior
@@ -39,7 +39,6 @@ __all__ = [
     "GlobalRng",
     "Muon",
     "Noise",
-    "Optimizers",
     "PriorConfig",
     "RankError",
     "Ranks",

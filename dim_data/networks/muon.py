@@ -1,8 +1,7 @@
 """Muon: momentum whose step is made orthogonal, weight matrix by weight matrix.
 
 Jordan et al., *Muon: an optimizer for hidden layers in neural networks*, 2024 (kellerjordan.github.io/posts/muon).
-``torch.optim.Muon``, from torch 2.9 on, takes no convolutions and no biases. In a transformer Muon moves the matrices
-of the blocks, and AdamW all else: :class:`Optimizers` are both.
+``torch.optim.Muon``, from torch 2.9 on, takes no convolutions and no biases.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from dim_data.networks.compute import fast_dtype
 
-__all__ = ["Muon", "Optimizers", "orthogonalized"]
+__all__ = ["Muon", "orthogonalized"]
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
 """Of Jordan et al.: five steps bring singular values from [0.01, 1] into about [0.7, 1.2]."""
@@ -85,38 +84,3 @@ class Muon(torch.optim.Optimizer):
             update = update.view(weight.shape)
             weight.mul_(1 - group["lr"] * group["weight_decay"])
         weight.add_(update, alpha=-group["lr"])
-
-
-class Optimizers:
-    """Several optimisers that step together, each for parameters of its own.
-
-    Args:
-        parts: They may differ in kind.
-    """
-
-    def __init__(self, *parts: torch.optim.Optimizer) -> None:
-        self.parts = parts
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """Those of all."""
-        return [group for part in self.parts for group in part.param_groups]
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """See :meth:`torch.optim.Optimizer.zero_grad`."""
-        for part in self.parts:
-            part.zero_grad(set_to_none)
-
-    def step(self) -> None:
-        """One step of each."""
-        for part in self.parts:
-            part.step()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The states of all, in order."""
-        return {"parts": [part.state_dict() for part in self.parts]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` gave."""
-        for part, state in zip(self.parts, state_dict["parts"], strict=True):
-            part.load_state_dict(state)

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from dim_data.images import Portion
 from dim_data.networks.meeting import ROOM, Meeting, connected
-from dim_data.networks.muon import Optimizers
 
 __all__ = ["ALONE", "Ranks"]
 
@@ -84,7 +83,7 @@ class Ranks(Meeting):
         return (total / self.size).to(values.device, values.dtype).view_as(values)
 
     @torch.no_grad()
-    def average(self, optimiser: torch.optim.Optimizer | Optimizers, *losses: Tensor) -> list[float]:
+    def average(self, optimiser: torch.optim.Optimizer, *losses: Tensor) -> list[float]:
         """Average the gradients of an optimiser's parameters in place, and some losses.
 
         Returns:
