@@ -220,7 +220,7 @@ def _facts(run: Run, device: torch.device) -> dict[str, Any]:
     first = config.reconstruction if config.first == "reconstruction" else config.adversarial
     aged = config.pool.aging_steps * matching.batch_size * matching.steps
     return {
-        "config": config.to_dict(),
+        "config": config.to_record(),
         "minutes": round(run.elapsed / 60, 1),
         "images_shown": first.steps * first.batch_size + matching.steps * matching.batch_size,
         "images_shown_to_pool": 50 * sum(config.pool.ages) + aged if matching.steps else 0,

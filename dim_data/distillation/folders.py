@@ -121,6 +121,11 @@ def _read_run(path: Path) -> dict[str, Any]:
         return {}
 
 
+def _shared(config: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """``config`` without the stages that ``other`` has not: where they are read, it differs in more than those."""
+    return {name: value for name, value in config.items() if name in other or not isinstance(value, dict)}
+
+
 def _problem(found: dict[str, Any], identity: dict[str, Any], resume: bool) -> str:
     """Why the run that was found is not the one to go on with, or nothing."""
     if not found:
@@ -130,6 +135,9 @@ def _problem(found: dict[str, Any], identity: dict[str, Any], resume: bool) -> s
             f"a run that another version of dim_data began: only that version can go on with it (its {RUN} has the "
             f"version {found.get('version', 1)!r}, this one writes {VERSION})"
         )
-    if changed := differences({name: found.get(name) for name in identity}, identity):
+    there, here = {name: found.get(name) for name in identity}, dict(identity)
+    if isinstance(config := there.get("config"), dict):
+        there["config"], here["config"] = _shared(config, here["config"]), _shared(here["config"], config)
+    if changed := differences(there, here):
         return f"another run, which differs in {changed}"
     return "" if resume else "this run already"

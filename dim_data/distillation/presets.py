@@ -94,16 +94,21 @@ class DistillConfig:
                 raise ValueError(
                     f"{name} needs source='codes' and a pool that is trained: matching.steps and pool.ages"
                 )
-        unread = "adversarial" if self.first == "reconstruction" else "reconstruction"
-        if getattr(self, unread) != STAGES[unread]():
-            raise ValueError(f"{unread}.* is set, and would not be read: first is {self.first!r}")
+        for stage in self.unread:
+            if getattr(self, stage) != STAGES[stage]():
+                needs = "it needs source='noise', first='reconstruction'"
+                why = needs if stage == "prior" else f"first is {self.first!r}"
+                raise ValueError(f"{stage}.* is set, and would not be read: {why}")
         if self.first == "reconstruction" and (self.pool.lifetime, self.pool.aging_steps) != (1, 0):
             raise ValueError(
                 "pool.lifetime and pool.aging_steps are set, and would not be read: first is 'reconstruction'"
             )
 
-        if (self.source, self.first) != ("noise", "reconstruction") and self.prior != PriorTrainingConfig():
-            raise ValueError("prior.* is set, and would not be read: it needs source='noise', first='reconstruction'")
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Stages that a run of this has not; their settings are the defaults."""
+        other = "adversarial" if self.first == "reconstruction" else "reconstruction"
+        return (other,) if (self.source, self.first) == ("noise", "reconstruction") else (other, "prior")
 
     @property
     def learns_prior(self) -> bool:
@@ -113,6 +118,10 @@ class DistillConfig:
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping that :meth:`from_dict` reads back: one within it for each stage."""
         return {name: _plain(value) for name, value in self.__dict__.items()}
+
+    def to_record(self) -> dict[str, Any]:
+        """:meth:`to_dict` without the stages that are :attr:`unread`, whose defaults may be others one day."""
+        return {name: value for name, value in self.to_dict().items() if name not in self.unread}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DistillConfig:

@@ -117,7 +117,7 @@ def distill(
                 GeneratorConfig(full.spec, config.architecture, source, options=config.options, codes=codes)
             ).to(place)
         identity = {
-            "config": config.to_dict(),
+            "config": config.to_record(),
             "data": full.fingerprint(),
             # Its name is often that of the place where the images lie: elsewhere they are the same.
             "spec": {name: value for name, value in full.spec.to_dict().items() if name != "name"},

@@ -38,6 +38,8 @@ def test_json_round_trip(name: str) -> None:
     changed = dataclasses.replace(config, options={"width": 8}, seed=3)
     assert DistillConfig.from_dict(json.loads(json.dumps(changed.to_dict()))) == changed
     assert set(config.to_dict()) == {f.name for f in dataclasses.fields(DistillConfig)}
+    assert set(config.to_dict()) - set(config.to_record()) == set(config.unread)
+    assert DistillConfig.from_dict(json.loads(json.dumps(config.to_record()))) == config
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -841,6 +841,17 @@ def test_a_damaged_identity_is_another_run(tmp_path: Path) -> None:
         distill(DATA, config=settings("codes"), out=tmp_path)
 
 
+def test_a_run_that_names_a_stage_it_has_not_goes_on(unbroken: Unbroken, tmp_path: Path) -> None:
+    """As earlier versions wrote them, whose defaults were others."""
+    stopped(tmp_path)
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert "prior" not in run["config"]
+    run["config"]["prior"] = {"epochs": 40.0, "blur": 0.4}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    distill(DATA, config=settings("codes"), out=tmp_path)
+    assert_same_run(tmp_path, unbroken("codes"))
+
+
 OLD_RUN = """{
   "config": {"architecture": "compact", "source": "codes", "first": "reconstruction", "first_steps": 400, "seed": 0},
   "data": "0123456789abcdef",
