@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,21 +68,38 @@ def test_it_works_in_the_group_that_is_there(tmp_path: Path) -> None:
 
 
 def torchrun(agents: int, processes: int, *words: Any) -> list[subprocess.CompletedProcess[str]]:
-    """Start a command by so many agents on this machine, as on as many machines."""
+    """Start a command by so many agents on this machine, as on as many machines; the first has the store."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", agents, "--nproc_per_node", processes]
     command += ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{port}", "--local_addr", "127.0.0.1"]
-    command += ["-m", "dim_data", *words]
     options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DIM_DATA_COMPILE": "0"}
-    started = [subprocess.Popen([str(word) for word in command], env=environment, **options) for _ in range(agents)]
-    said = [agent.communicate(timeout=240) for agent in started]
+    # A process that is aborted says where it was.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DIM_DATA_COMPILE": "0", "PYTHONFAULTHANDLER": "1"}
+    started = []
+    for agent in range(agents):
+        # Left to find out who has the store, both on one machine try to.
+        own = [*command, "--rdzv_conf", f"is_host={int(agent == 0)}", "-m", "dim_data", *words]
+        started.append(subprocess.Popen([str(word) for word in own], env=environment, **options))
+    try:
+        said = [agent.communicate(timeout=240) for agent in started]
+    except subprocess.TimeoutExpired:
+        for process in [*(child for agent in started for child in _children(agent.pid)), *(a.pid for a in started)]:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGABRT)
+        texts = [agent.communicate()[1] for agent in started]
+        raise AssertionError("did not end; " + "\n\n".join(texts)) from None
     return [
         subprocess.CompletedProcess(agent.args, agent.returncode, *text)
         for agent, text in zip(started, said, strict=True)
     ]
+
+
+def _children(process: int) -> list[int]:
+    """The processes that a process has started, where the system tells."""
+    found = Path(f"/proc/{process}/task/{process}/children")
+    return [int(child) for child in found.read_text().split()] if found.exists() else []
 
 
 def test_two_agents_of_torchrun_share_a_run_and_one_speaks(tmp_path: Path) -> None:
