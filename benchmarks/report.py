@@ -16,7 +16,10 @@ from accuracy.aims import render_aims, render_answers
 from accuracy.cells import accuracy, load_results
 from accuracy.cost import render_cost
 from accuracy.tables import headlines, render, render_tried
+from timing.imagenet import render_imagenet
 from timing.processes import RESULT, render_processes
+from timing.scale import RESULT as SCALE
+from timing.scale import render_scale
 from timing.tables import load_speeds, render_details, render_headlines, render_summary
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,6 +44,8 @@ def pages(root: Path, results: list[dict[str, Any]]) -> dict[Path, dict[str, str
             "speed": render_summary(speeds, beside),
             "speed-details": render_details(speeds, beside),
             "processes": render_processes(benchmarks / "timing" / RESULT.name),
+            "imagenet": render_imagenet(),
+            "scale": render_scale(benchmarks / "timing" / SCALE.name),
             "tried": render_tried(load_results(benchmarks / "accuracy" / "tried")),
         },
     }

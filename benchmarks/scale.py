@@ -1,13 +1,14 @@
-"""How much: memory and time of what is too large for memory, written to ``timing/scale.json``.
+"""How much: memory and time of what is too large for memory, added to ``timing/scale.json``.
 
     python benchmarks/scale.py                                              # 100,000 images of 64 pixels
     python benchmarks/scale.py --images 1000000 --classes 1000 --no-memory  # 12.3 GB of pixels
     python benchmarks/scale.py --images 0 --codes 5000000                   # a bank alone
 
 No data is needed: images are made, one colour and one pattern for each class under noise, so that a classifier can
-learn them. Each set is distilled twice, each time in a process of its own: once mapped from a file, once in memory.
-Of each stage it records the steps' median time, and the most memory that the process had resident in it: all, and
-without pages of files, which the system takes back when it needs them.
+learn them. Each set is distilled twice a round, each time in a process of its own: once mapped from a file, once in
+memory. Of each stage it records the steps' median time, and the most memory that the process had resident in it: all,
+and without pages of files, which the system takes back when it needs them. A measurement takes the place of one of the
+same sizes; ``report.py`` renders them.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 
 RESULT = Path(__file__).parent / "timing" / "scale.json"
+SIZES = ("images", "size", "classes", "codes")
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -206,6 +208,7 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--kept", type=int, default=10_000, help="codes to store and refine; 0: one for each image")
     parser.add_argument("--codes", type=int, default=0, help="of a bank to load, too")
     parser.add_argument("--options", type=json.loads, default={}, help="of the decoder, as JSON")
+    parser.add_argument("--rounds", type=int, default=1, help="measurements of each kind, in turn")
     parser.add_argument("--no-memory", action="store_true", help="measure the mapped set alone")
     parser.add_argument("--device", help="default: CUDA where there is one")
     parser.add_argument("--cache", type=Path, help="a folder with room for the pixels; default: a temporary one")
@@ -216,24 +219,35 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure, write and return what was measured."""
-    options = read_arguments(sys.argv[1:] if argv is None else argv)
+    words = sys.argv[1:] if argv is None else argv
+    options = read_arguments(words)
     if options.part:
         told = argparse.Namespace(**json.loads(options.part[1]))
         print(json.dumps({"images": measure_images, "bank": measure_bank}[options.part[0]](told)))
         return {}
-    result: dict[str, Any] = {name: getattr(options, name) for name in ("images", "size", "classes", "steps", "kept")}
+    import torch
+
+    from accuracy.machines import hardware
+    from dim_data.networks import resolve_device
+
+    result: dict[str, Any] = {name: getattr(options, name) for name in SIZES}
+    result |= {name: getattr(options, name) for name in ("steps", "kept", "options")}
+    result["command"] = " ".join(["python", "benchmarks/scale.py", *words])
+    result["machine"] = {"hardware": hardware(resolve_device(options.device)), "torch": torch.__version__}
+    kinds = {"mapped": 0} if options.no_memory else {"mapped": 0, "memory": 1 << 60}
     with tempfile.TemporaryDirectory(dir=options.cache) as place:
         if options.images:
             result["pixels_mb"] = options.images * 3 * options.size**2 / 1e6
-            result["mapped"] = _child(options, "images", 0, Path(place))
-            if not options.no_memory:
-                result["memory"] = _child(options, "images", 1 << 60, Path(place))
+            for _ in range(options.rounds):
+                for kind, above in kinds.items():
+                    result.setdefault(kind, []).append(_child(options, "images", above, Path(place)))
         if options.codes:
             make_bank(options, Path(place) / "bank")
-            result["codes"] = options.codes
             result["bank"] = _child(options, "bank", 0, Path(place), Path(place) / "bank")
+    known = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else []
+    known = [one for one in known if any(one[name] != result[name] for name in SIZES)]
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    options.out.write_text(json.dumps([*known, result], indent=2) + "\n", encoding="utf-8")
     return result
 
 
