@@ -6,6 +6,7 @@
 * First ``reconstruction`` or ``adversarial``, then ``matching`` under the classifiers of ``pool``, then ``refining``.
 * ``lessons``: what a prior learns, from which codes are drawn for ever. ``likelihood``: its loop. ``clusters``: parts
   of a class. ``learning``: all that for a decoder made before. ``encoding``: an encoder for such a one.
+* ``slimming``: a smaller decoder for the same latents.
 * ``loops``: the training loops' steps. ``candidates``: what would be shipped, and how good it is.
 * ``folders``: a run's folder. ``runs``: what in it survives being killed. ``pictures``: what in it is for people.
 * ``sharing``: what several ranks must agree on first.
@@ -32,6 +33,7 @@ from dim_data.distillation.loops import StageStep
 from dim_data.distillation.presets import PRESETS, DistillConfig
 from dim_data.distillation.refining import refine_codes, relabel_codes
 from dim_data.distillation.runs import DivergenceError
+from dim_data.distillation.slimming import slim_decoder
 from dim_data.distillation.stages import distill
 from dim_data.protocol import StoppedError
 
@@ -55,4 +57,5 @@ __all__ = [
     "learn_prior",
     "refine_codes",
     "relabel_codes",
+    "slim_decoder",
 ]

@@ -1,8 +1,8 @@
-"""Generators made of another: other latents for the same decoder."""
+"""Generators made of another: other latents for the same decoder, or another decoder for the same latents."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from dim_data.format import GeneratorConfig
 from dim_data.generator.painting import Painter
 from dim_data.generator.sources import fit_gaussian
-from dim_data.networks import TokenPrior
+from dim_data.networks import TokenPrior, parse_options
 
-__all__ = ["fresh", "kept_rows", "with_codes", "with_gaussian", "with_prior", "with_rows"]
+__all__ = ["fresh", "kept_rows", "with_codes", "with_decoder", "with_gaussian", "with_prior", "with_rows"]
 
 P = TypeVar("P", bound=Painter)
 
@@ -33,6 +33,29 @@ def _with_decoder_of(generator: P, config: GeneratorConfig) -> P:
     other.decoder.load_state_dict(generator.decoder.state_dict())
     other.stored = {name: tensor for name, tensor in generator.stored.items() if name.startswith("decoder.")}
     return other
+
+
+@torch.no_grad()
+def with_decoder(generator: P, options: Mapping[str, int]) -> P:
+    """See :meth:`Generator.with_decoder <dim_data.generator.Generator.with_decoder>`."""
+    config = replace(generator.config, options={**generator.config.options, **options})
+    other = fresh(type(generator), config)
+    if _latents(other) != _latents(generator):
+        raise ValueError(
+            f"options {dict(options)} change the latents, of shape {generator.decoder.latent_shape}: "
+            f"code_channels, code_levels, base and latent_dim must stay as they are"
+        )
+    other.source.load_state_dict(generator.source.state_dict())
+    if generator.config.soft_labels and not generator.source.finite:
+        _teach(other, generator.teacher)
+    other.stored = {name: tensor for name, tensor in generator.stored.items() if not name.startswith("decoder.")}
+    return other.to(next(generator.decoder.parameters()).device)
+
+
+def _latents(generator: Painter) -> tuple[tuple[int, ...], int | None]:
+    """Shape and, of codes, levels."""
+    options = parse_options(generator.config.architecture, generator.config.options)
+    return generator.decoder.latent_shape, getattr(options, "code_levels", None)
 
 
 @torch.no_grad()

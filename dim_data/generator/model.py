@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dim_data.format import GeneratorConfig
-from dim_data.generator.deriving import kept_rows, with_codes, with_gaussian, with_prior, with_rows
+from dim_data.generator.deriving import kept_rows, with_codes, with_decoder, with_gaussian, with_prior, with_rows
 from dim_data.generator.grids import sample_png
 from dim_data.generator.names import resolve
 from dim_data.generator.painting import Painter
@@ -101,6 +101,21 @@ class Generator(Painter):
             ValueError: The decoder takes no codes, the prior is one of other codes, or the teacher is another network.
         """
         return with_prior(self, prior, teacher)
+
+    @torch_defaults()
+    def with_decoder(self, options: Mapping[str, int]) -> Generator:
+        """A new generator with the same latents and soft labels, and a fresh decoder: one that is yet to be trained.
+
+        :func:`~dim_data.distillation.slim_decoder` trains one to paint the same pictures with less work.
+
+        Args:
+            options: Of the architecture; what is left out stays as it is.
+
+        Raises:
+            ValueError: An option is unknown or out of bounds, or changes the latents.
+            TypeError: An option is not an int.
+        """
+        return with_decoder(self, options)
 
     @torch_defaults()
     def keep_codes(self, count: int, seed: int = 0, soft_labels: bool = True) -> Generator:
