@@ -232,7 +232,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
     result: dict[str, Any] = {name: getattr(options, name) for name in SIZES}
     result |= {name: getattr(options, name) for name in ("steps", "kept", "options")}
-    result["command"] = " ".join(["python", "benchmarks/scale.py", *words])
+    # Where the pixels lay is of this machine alone.
+    kept = [word for at, word in enumerate(words) if "--cache" not in words[max(0, at - 1) : at + 1]]
+    result["command"] = " ".join(["python", "benchmarks/scale.py", *kept])
     result["machine"] = {"hardware": hardware(resolve_device(options.device)), "torch": torch.__version__}
     kinds = {"mapped": 0} if options.no_memory else {"mapped": 0, "memory": 1 << 60}
     with tempfile.TemporaryDirectory(dir=options.cache) as place:

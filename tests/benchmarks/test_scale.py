@@ -30,7 +30,8 @@ def test_every_stage_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     out = tmp_path / "scale.json"
     other = {**dict.fromkeys(scale.SIZES, 1), "kept": 0}
     out.write_text(json.dumps([other, {**other, "images": 150, "size": 28, "classes": 3, "codes": 90}]))
-    result = scale.main([*words, "--options", tiny, "--out", str(out), "--device", "cpu"])
+    result = scale.main([*words, "--options", tiny, "--out", str(out), "--cache", str(tmp_path), "--device", "cpu"])
+    assert result["command"].endswith("--device cpu")
     assert json.loads(out.read_text()) == [other, result]  # one of the same sizes has gone
     assert (result["mapped"][0]["mapped"], result["memory"][0]["mapped"]) == (True, False)
     for kind in ("mapped", "memory"):
