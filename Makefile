@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+SOURCE ?=
 DATA_ROOT ?=
 CONSTRAINTS ?=
 
@@ -15,7 +16,7 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 demo: setup
-	$(BIN)/dim-data demo $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
+	$(BIN)/dim-data demo $(SOURCE) $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
 
 test: setup
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal

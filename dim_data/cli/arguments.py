@@ -59,15 +59,26 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
             "them (default: the environment variable DIM_DATA_ROOT)",
         )
 
+    def tested_on(sub: Any) -> None:
+        sub.add_argument("--test", metavar="FILE", help="real test images: an .npz or an image folder")
+        sub.add_argument("--size", type=_positive, metavar="PIXELS", help="resize and crop every test image")
+
     def device(sub: Any) -> None:
         sub.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
 
     sub = command(
         "demo",
-        "train ConvNet-3 on the bundled CIFAR-10 generator and test it on real images",
-        "example:\n  dim-data demo",
+        "train ConvNet-3 on a bundled generator and test it on real images",
+        "examples:\n"
+        "  dim-data demo                                          # stored codes, CIFAR-10\n"
+        "  dim-data demo cifar10_noise                            # pictures from noise\n"
+        "  dim-data demo fashion_mnist_noise --data-root DIR      # only for CIFAR-10 are test images bundled",
     )
-    sub.add_argument("--epochs", type=_positive, default=DEMO_EPOCHS, help="of 100 pictures (default: %(default)s)")
+    sub.add_argument("source", nargs="?", default="cifar10", help="what to train on (default: %(default)s)")
+    sub.add_argument(
+        "--epochs", type=_positive, default=DEMO_EPOCHS, help="of ten pictures a class (default: %(default)s)"
+    )
+    tested_on(sub)
     data_root(sub)
     device(sub)
 
@@ -112,8 +123,7 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
         "CIFAR-10 is tested on the bundled sample of 1000 real images.",
     )
     source(sub)
-    sub.add_argument("--test", metavar="FILE", help="real test images: an .npz or an image folder")
-    sub.add_argument("--size", type=_positive, metavar="PIXELS", help="resize and crop every test image")
+    tested_on(sub)
     sub.add_argument(
         "--classifier",
         choices=sorted(CLASSIFIERS),

@@ -241,13 +241,14 @@ def _shrink(args: argparse.Namespace) -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    generator = Generator.from_pretrained("cifar10", device=args.device)
-    test = _test_images(generator, args.data_root, None, None, quiet=False)
+    generator = Generator.from_pretrained(args.source, device=args.device)
+    test = _test_images(generator, args.data_root, args.test, args.size, quiet=False)
     size = describe(generator, generator.folder or Path())["bytes"]
     say(f"training ConvNet-3 on pictures from a generator of {size / 1e6:.1f} MB; no real image is read")
     with SeedBar() as bar:
         options = {"ipc": 10, "epochs": args.epochs, "seeds": (0,), "device": args.device}
-        result = evaluate(generator, test, recipe="muon_soft", **options, on_step=bar.advance)
+        recipe = "muon_soft" if generator.config.soft_labels else "muon"
+        result = evaluate(generator, test, recipe=recipe, **options, on_step=bar.advance)
     say(f"accuracy on {len(test)} real test images: {result.mean:.1%} after {result.images_shown} synthetic ones")
     return 0
 

@@ -437,14 +437,23 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"dim-data {__version__}\n"
 
 
-def test_the_demo_trains_on_the_bundled_generator(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("source", [[], ["cifar10_noise"]])
+def test_the_demo_trains_on_a_bundled_generator(
+    source: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DIM_DATA_ROOT", raising=False)
-    assert run("demo", "--epochs", 2, "--device", "cpu") == 0
+    assert run("demo", *source, "--epochs", 2, "--device", "cpu") == 0
     captured = capsys.readouterr()
     assert "accuracy on 1000 real test images: " in captured.out
     assert "after 200 synthetic ones" in captured.out
+
+
+def test_the_demo_says_what_test_images_it_lacks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DIM_DATA_ROOT", raising=False)
+    assert run("demo", "mnist_noise", "--device", "cpu") == 1
+    assert "test images are needed: --test FILE (an .npz or an image folder), or --data-root" in capsys.readouterr().err
 
 
 def test_photos_are_distilled_and_tested_at_a_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
