@@ -5,7 +5,6 @@
     torchrun --nproc_per_node 4 benchmarks/reproduce.py missing     # ... four at a time
     python benchmarks/reproduce.py refine runs/cifar10 --out runs/refined    # how the bundled cifar10 was made
     python benchmarks/reproduce.py prior cifar10 --out runs/noise            # how the bundled cifar10_noise was made
-    python benchmarks/reproduce.py slim cifar10 --options '{"width": 80, "top_width": 8}' --out runs/slim
 
 Each takes ``--help``. Results go to ``accuracy/results/``; ``report.py`` renders them.
 """
@@ -16,16 +15,16 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from accuracy import measure, missing, prior, refine, slim
+from accuracy import measure, missing, prior, refine
 from dim_data.networks import is_first, joined
 
-COMMANDS = {"missing": missing.main, "refine": refine.main, "prior": prior.main, "slim": slim.main}
+COMMANDS = {"missing": missing.main, "refine": refine.main, "prior": prior.main}
 
 
 def main(argv: Sequence[str] | None = None) -> Any:
     """Run the command that the first word names, or else measure one cell."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words and words[0] in ("refine", "prior", "slim") and not is_first():
+    if words and words[0] in ("refine", "prior") and not is_first():
         return None  # it has one process's work
     with joined():
         if words and words[0] in COMMANDS:

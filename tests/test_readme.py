@@ -21,8 +21,9 @@ import hub_server
 import speed
 from accuracy import measure, missing, prior, refine
 from dim_data import DistillConfig, DistilledDataset, Generator, bundled_names, distillation, protocol
-from dim_data.cli.arguments import build_parser, parse_settings
+from dim_data.cli.arguments import build_parser
 from dim_data.cli.commands import main
+from dim_data.cli.settings import parse_settings
 from dim_data.networks import CLASSIFIERS, ConvNet
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -46,7 +46,7 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "reproduce.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("dataset", help=f"{', '.join(DATASETS)}; or a command: missing, refine, prior or slim")
+    parser.add_argument("dataset", help=f"{', '.join(DATASETS)}; or a command: missing, refine or prior")
     parser.add_argument("--row", choices=ROWS, default="generator")
     parser.add_argument("--source", help="generator: bundled name or folder (default: the dataset's name)")
     parser.add_argument("--classifier", help="default: the ConvNet that the field uses at this size")

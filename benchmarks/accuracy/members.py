@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,46 +14,26 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dim_data import Generator
-from dim_data.distillation import StageStep
 from dim_data.format import TRAINING_CONFIG, write_atomically
 from dim_data.images import LabelledImages, load_real
 from dim_data.networks import build_classifier, resolve_device
 from dim_data.protocol import recipe_for, train_classifier
 
-__all__ = [
-    "CHECKPOINT",
-    "RESULT",
-    "maker_arguments",
-    "read_source",
-    "report",
-    "stores_all",
-    "trained",
-    "write_training",
-]
-
-RESULT, CHECKPOINT = "generator", "part.pt"
+__all__ = ["maker_arguments", "read_source", "stores_all", "trained", "write_training"]
 
 
-def maker_arguments(name: str, description: str | None, dtype: str, images: bool = True) -> argparse.ArgumentParser:
-    """A parser of what all makers are told.
-
-    Args:
-        name: Of the command.
-        description: Of it.
-        dtype: The default of the file's.
-        images: Whether real images are read.
-    """
+def maker_arguments(name: str, description: str | None, dtype: str) -> argparse.ArgumentParser:
+    """A parser of what all makers are told; ``dtype`` is the default of the file's."""
     parser = argparse.ArgumentParser(
         f"reproduce.py {name}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("source", help="a bundled name or a folder")
     parser.add_argument("--out", type=Path, required=True)
-    if images:
-        parser.add_argument("--data", help="the training images (default: the dataset of the generator's name)")
-        parser.add_argument("--data-root", default=os.environ.get("DIM_DATA_ROOT"), help="default: DIM_DATA_ROOT")
+    parser.add_argument("--data", help="the training images (default: the dataset of the generator's name)")
     parser.add_argument("--recipe", default="muon_crop", help="of the classifiers")
     parser.add_argument("--ipc", type=int, default=36, help="of the classifiers")
     parser.add_argument("--dtype", choices=("int4", "int8"), default=dtype)
+    parser.add_argument("--data-root", default=os.environ.get("DIM_DATA_ROOT"), help="default: DIM_DATA_ROOT")
     parser.add_argument("--device")
     return parser
 
@@ -75,13 +54,6 @@ def read_source(args: argparse.Namespace, whole: bool = True) -> tuple[Generator
 def stores_all(generator: Generator, images: LabelledImages) -> bool:
     """Whether it stores as many codes of each class as there are images."""
     return torch.bincount(images.labels).tolist() == generator.bank.counts.tolist()
-
-
-def report(step: StageStep) -> None:
-    """A line now and then, and for each look at what is held out."""
-    if step.step % 100 == 0 or step.step == step.steps or "held_out_bits" in step.losses:
-        losses = ", ".join(f"{name} {value:.4f}" for name, value in step.losses.items())
-        print(f"{time.strftime('%H:%M:%S')} {step.stage}: step {step.step} of {step.steps}, {losses}", flush=True)
 
 
 def write_training(folder: Path, training: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ same call goes on from there. Only training images are read.
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,23 +18,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from accuracy.members import (
-    CHECKPOINT,
-    RESULT,
-    maker_arguments,
-    read_source,
-    report,
-    stores_all,
-    trained,
-    write_training,
-)
+from accuracy.members import maker_arguments, read_source, stores_all, trained, write_training
 from dim_data import Generator
 from dim_data.distillation import PriorTrainingConfig, StageStep, learn_prior
 from dim_data.generator import read_training
 from dim_data.images import LabelledImages
 from dim_data.networks import CLASSIFIERS
 
-LOOKS = "held_out_bits.txt"
+RESULT, CHECKPOINT, LOOKS = "generator", "prior.pt", "held_out_bits.txt"
 SHARES = ("epochs", "lr", "accept", "blur", "dropout")
 CHOICES = ("batch_size", "width", "layers", "hidden", "clusters", "features", "anchors", *SHARES)
 
@@ -69,6 +61,13 @@ def seen_by(args: argparse.Namespace, images: LabelledImages) -> nn.Module:
     if not isinstance(teacher := getattr(held, "teacher", None), nn.Module):
         raise ValueError(f"{args.classifier} holds no teacher")
     return teacher
+
+
+def report(step: StageStep) -> None:
+    """A line now and then, and for each look at what is held out."""
+    if step.step % 100 == 0 or step.step == step.steps or "held_out_bits" in step.losses:
+        losses = ", ".join(f"{name} {value:.4f}" for name, value in step.losses.items())
+        print(f"{time.strftime('%H:%M:%S')} {step.stage}: step {step.step} of {step.steps}, {losses}", flush=True)
 
 
 def main(words: Sequence[str]) -> Path:

@@ -1,8 +1,8 @@
 """The command line ``dim-data``.
 
 * ``commands``: one function for each command; a new command goes there. Begin here.
-* ``caching``: the command ``cache``.
-* ``arguments``: what each command takes. ``progress``: bars, and what Ctrl-C does.
+* ``caching``: the command ``cache``. ``shrinking``: the command ``shrink``.
+* ``arguments``: what each command takes. ``settings``: what ``--set`` says. ``progress``: bars, and what Ctrl-C does.
 * ``endings``: exit codes. ``streams``: terminals and pipes, as they are found.
 
 The top floor: imports all others.

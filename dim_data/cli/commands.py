@@ -6,27 +6,26 @@ import argparse
 import json
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-import torch
-
-from dim_data.cli.arguments import build_parser, parse_settings, read_evaluations, settings_named
+from dim_data.cli.arguments import build_parser, read_evaluations
 from dim_data.cli.caching import run_cache
 from dim_data.cli.endings import ended
 from dim_data.cli.progress import ReadBar, SeedBar, StageBars, interruptible
+from dim_data.cli.settings import parse_settings, settings_named
+from dim_data.cli.shrinking import run_shrink
 from dim_data.cli.streams import complain, say, usable_streams, written
 from dim_data.distillation import PRESETS, RESULT, distill, fit_to_images
-from dim_data.format import MAX_BYTES, TRAINING_CONFIG, check_writable, write_atomically
-from dim_data.generator import Generator, describe, read_training, sample_png, save_grid
+from dim_data.format import MAX_BYTES, check_writable, write_atomically
+from dim_data.generator import Generator, describe, sample_png, save_grid
 from dim_data.hub import Accuracy, agree, publish, pull, stated_accuracies
 from dim_data.images import KNOWN_SPECS, LabelledImages, bundled_test_sample, load_real
 from dim_data.networks import CLASSIFIERS, is_first, joined, reached_sizes
-from dim_data.protocol import RECIPES, evaluate, train_teacher
+from dim_data.protocol import RECIPES, evaluate
 
 __all__ = ["main"]
 
@@ -206,40 +205,6 @@ def _push(args: argparse.Namespace) -> int:
     return 0
 
 
-def _shrink(args: argparse.Namespace) -> int:
-    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        raise FileExistsError(f"{args.out} is not an empty folder: choose another --out")
-    if args.soft_labels and not args.noise:
-        raise ValueError("--soft-labels trains a teacher for --noise; codes keep the soft labels they have")
-    check_writable(args.out, folder=True)
-    generator = Generator.from_pretrained(args.source, revision=args.revision, device=args.device)
-    training = read_training(generator.folder or Path())
-    done = ""
-    if args.noise:
-        teacher, taught = None, ""
-        if args.soft_labels and generator.source.finite:
-            started = time.monotonic()
-            with SeedBar() as bar:
-                options = {"epochs": args.epochs, "seed": args.seed}
-                teacher = train_teacher(generator, **options, device=args.device, on_step=bar.advance)
-            training["teacher_minutes"] = round((time.monotonic() - started) / 60, 1)
-            taught = f", teacher=train_teacher(epochs={args.epochs}, seed={args.seed})"
-        generator, done = generator.forget_codes(args.rank, teacher), f"forget_codes(rank={args.rank}{taught})"
-    elif args.codes is not None or args.soft_labels is False:
-        count, keep = args.codes or generator.config.codes, args.soft_labels is not False
-        generator = generator.keep_codes(count, args.seed, soft_labels=keep)
-        done = f"keep_codes({count}, seed={args.seed}{'' if keep else ', soft_labels=False'})"
-    generator.save_pretrained(args.out, dtype="int4" if args.dtype == "int4" else getattr(torch, args.dtype))
-    if done:
-        training["derived"] = ", then ".join(str(step) for step in (training.get("derived"), done) if step)
-    text = json.dumps(training, indent=2) + "\n"
-    write_atomically(args.out / TRAINING_CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
-    facts = describe(generator, args.out)
-    size = f"{facts['bytes'] / 1e6:.2f} MB"
-    say(json.dumps(facts, indent=2) if args.json else f"{args.out}: {size}, {facts['latents']}")
-    return 0
-
-
 def _demo(args: argparse.Namespace) -> int:
     generator = Generator.from_pretrained(args.source, device=args.device)
     test = _test_images(generator, args.data_root, args.test, args.size, quiet=False)
@@ -262,7 +227,7 @@ _RUNS = {
     "preview": _preview,
     "pull": _pull,
     "push": _push,
-    "shrink": _shrink,
+    "shrink": run_shrink,
 }
 
 

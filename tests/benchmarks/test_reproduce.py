@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -237,21 +236,3 @@ def test_a_prior_is_learned_from_a_generators_codes(
     assert (root / "learned" / "classifier_convnet3.safetensors").exists() == (classifier == "convnet3")
     with pytest.raises(ValueError, match="holds no teacher"):
         reproduce.main([*arguments, "--classifier", str(root / "codes")])
-
-
-@pytest.mark.usefixtures("small_classifiers")
-@pytest.mark.parametrize("kind", ["codes", "noise"])
-def test_a_smaller_decoder_is_trained(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spec, options = KNOWN_SPECS["mnist"], {"width": 16, "top_width": 4, "blocks": 1}
-    generator = Generator(GeneratorConfig(spec, "compact", "codes", options, codes=60))
-    generator = generator.store(torch.rand(60, *generator.decoder.latent_shape) * 2 - 1, torch.arange(60) % 10)
-    generator = generator if kind == "codes" else generator.forget_codes(2)
-    generator.save_pretrained(tmp_path / "large")
-    arguments = ["slim", str(tmp_path / "large"), "--options", '{"width": 8}', "--steps", "3", "--pictures", "40"]
-    arguments += ["--ipc", "1", "--epochs", "1", "2", "--out", str(tmp_path / "slim"), "--device", "cpu"]
-    small = Generator.from_pretrained(reproduce.main(arguments))
-    assert small.config == replace(generator.config, options={**options, "width": 8})
-    assert "slimming: step 3 of 3" in capsys.readouterr().out
-    assert len(list((tmp_path / "slim").glob("classifier*.safetensors"))) == 2
-    facts = json.loads((tmp_path / "slim" / "generator" / "training_config.json").read_text())
-    assert "of its own pictures" in facts["derived"]

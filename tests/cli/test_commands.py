@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from dim_data import Generator, __version__
-from dim_data.cli import commands, main
+from dim_data.cli import commands, main, shrinking
 from dim_data.distillation import candidates
 
 TINY = ["--set", "options.width=8", "--set", "options.top_width=4", "--set", "options.blocks=1"]
@@ -411,6 +411,37 @@ def test_a_generator_is_shrunk_to_four_bits_and_classes(tmp_path: Path, capsys: 
     assert run("shrink", "cifar10", *options, "--out", tmp_path / "all") == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["codes"], facts["soft_labels"]) == (50_000, False)
+
+
+def test_a_generator_gets_a_faster_decoder_in_several_sittings(
+    codes_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, out = Generator.from_pretrained(codes_folder), tmp_path / "fast"
+    words = ["shrink", codes_folder, "--set", "options.width=8", "--steps", 6, "--epochs", 1, "--out", out]
+    assert run(*words, "--set", "options.code_channels=7", "--device", "cpu") == 1
+    assert "change the latents" in capsys.readouterr().err
+    assert run(*words, "--set", "matching.steps=7", "--device", "cpu") == 1
+    assert (
+        "--set wants options.NAME=N here, such as options.width=80, got 'matching.steps=7'" in capsys.readouterr().err
+    )
+    assert not out.exists()
+
+    slim = shrinking.slim_decoder
+    stop = {"should_stop": lambda: True}
+    monkeypatch.setattr(shrinking, "slim_decoder", lambda *args, **rest: slim(*args, **{**rest, **stop}))
+    assert run(*words, "--device", "cpu") == 3
+    assert "step 1 of 6" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["slimming.pt"]
+    assert run("shrink", codes_folder, "--out", out) == 1  # other work
+    capsys.readouterr()
+    stop.clear()
+    assert run(*words, "--device", "cpu", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    fast = Generator.from_pretrained(out)
+    assert facts["training"]["derived"].startswith("slim_decoder({'width': 8}, [train_teacher(epochs=1, seed=0)]")
+    assert fast.config.options == {**whole.config.options, "width": 8}
+    assert torch.equal(fast.bank.codes, whole.bank.codes)
+    assert not (out / "slimming.pt").exists()
 
 
 def test_shrinking_loses_nothing(

@@ -49,6 +49,9 @@ def test_latents_and_labels_stay_and_pictures_come_closer(
     assert torch.equal(small.latents(LABELS, SERIALS), large.latents(LABELS, SERIALS))
     if small.config.soft_labels and kind == "codes":
         assert torch.equal(small.soft_labels(LABELS, SERIALS), large.soft_labels(LABELS, SERIALS))
+    if kind == "gaussian":
+        theirs = small.teacher.state_dict().values()
+        assert all(torch.equal(a, b) for a, b in zip(large.teacher.state_dict().values(), theirs, strict=True))
     wanted = large.synthesize(LABELS, SERIALS).float()
     fresh = large.with_decoder(SMALL)
     far, near = ((one.synthesize(LABELS, SERIALS).float() - wanted).abs().mean() for one in (fresh, small))
