@@ -29,6 +29,8 @@ from typing import Any
 import numpy as np
 
 RESULT = Path(__file__).parent / "timing" / "scale.json"
+BATCHES = 300
+"""Of 64 images, fetched to see what that takes."""
 SIZES = ("images", "size", "classes", "codes")
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -116,6 +118,8 @@ def status(name: str) -> float:
 
 def measure_images(options: argparse.Namespace) -> dict[str, Any]:
     """Read and distil made images, and measure what came of it, in this process."""
+    import torch
+
     from dim_data.distillation import DistillConfig, distill
     from dim_data.images import ImageRows, load_real
     from dim_data.protocol import evaluate
@@ -125,6 +129,12 @@ def measure_images(options: argparse.Namespace) -> dict[str, Any]:
     data = watch.once("reading", lambda: load_real(made))
     watch.once("fingerprint", data.fingerprint)
     train, test = watch.once("split", lambda: data.split(0.02))
+    rng = torch.Generator().manual_seed(0)
+    watch.look("start")
+    for _ in range(BATCHES):
+        train.images[torch.randint(len(train), (64,), generator=rng)]
+        watch.look("fetching")
+    watch.close()
     config = DistillConfig.from_dict(
         {
             "pool": {"ages": [steps]},

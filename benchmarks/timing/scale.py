@@ -10,7 +10,7 @@ from typing import Any
 from timing.tables import table
 
 RESULT = Path(__file__).with_name("scale.json")
-STEPS = ("pool", "reconstruction", "matching", "refining", "training on images")
+STEPS = ("fetching", "pool", "reconstruction", "matching", "refining", "training on images")
 
 
 def render_scale(path: Path = RESULT) -> str:
@@ -59,6 +59,9 @@ def _steps(sets: list[dict[str, Any]]) -> str:
     for one in sets:
         row = [_name(one)]
         for stage in STEPS:
+            if stage not in one["mapped"][0]["stages"]:  # an earlier measurement
+                row.append("")
+                continue
             mapped = _median(one["mapped"], stage, "seconds_per_step")
             beside = ""
             if one.get("memory"):
@@ -67,9 +70,9 @@ def _steps(sets: list[dict[str, Any]]) -> str:
                     for a, b in zip(one["mapped"], one["memory"], strict=True)
                 )
                 beside = f" ({statistics.median(ratios):.2f}x memory, {ratios[0]:.2f} to {ratios[-1]:.2f})"
-            row.append(f"{1e3 * mapped:,.0f}{beside}")
+            row.append(f"{1e3 * mapped:,.3g}{beside}")
         rows.append(row)
-    return table(["a step, ms", *STEPS], rows) if rows else ""
+    return table(["a step, ms", "64 images fetched", *STEPS[1:]], rows) if rows else ""
 
 
 def _banks(banks: list[dict[str, Any]]) -> str:

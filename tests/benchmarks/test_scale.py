@@ -36,6 +36,7 @@ def test_every_stage_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (result["mapped"][0]["mapped"], result["memory"][0]["mapped"]) == (True, False)
     for kind in ("mapped", "memory"):
         stages = result[kind][0]["stages"]
+        assert stages["fetching"]["steps"] == scale.BATCHES
         assert {"reading", "fingerprint", "split", "pool", "reconstruction", "matching", "refining"} <= stages.keys()
         assert {"training on codes", "training on images"} <= stages.keys()
         assert all(stage["seconds_per_step"] >= 0 for stage in stages.values())
