@@ -117,7 +117,8 @@ def render_imagenet() -> str:
         f"images, and again for the {PASSES:.1f} passes of matching that CIFAR-10 gets. Assumed: a GPU that does "
         f"{RATE / 1e12:.0f} TFLOP/s of these convolutions in bfloat16 and needs {LEAST * 1e3:.0f} ms for a step at "
         f"least, in which gradients reach the others too; batches that grow with the number of GPUs, and as many fewer "
-        f"steps; {DECODED:,.0f} JPEG files read a second by all cores, once. Without the checkpoint's evaluation."
+        f"steps; {DECODED:,.0f} JPEG files read a second by all cores, once. Without the checkpoint's evaluation. "
+        f"A process needs the memory of a million images above, and that of the file."
     )
 
 

@@ -70,7 +70,7 @@ def _steps(sets: list[dict[str, Any]]) -> str:
                     for a, b in zip(one["mapped"], one["memory"], strict=True)
                 )
                 beside = f" ({statistics.median(ratios):.2f}x memory, {ratios[0]:.2f} to {ratios[-1]:.2f})"
-            row.append(f"{1e3 * mapped:,.3g}{beside}")
+            row.append(f"{1e3 * mapped:,.{0 if mapped > 0.01 else 2}f}{beside}")
         rows.append(row)
     return table(["a step, ms", "64 images fetched", *STEPS[1:]], rows) if rows else ""
 
