@@ -34,26 +34,27 @@ def run_shrink(args: argparse.Namespace) -> int:
     check_writable(args.out, folder=True)
     generator = Generator.from_pretrained(args.source, revision=args.revision, device=args.device)
     training, done = read_training(generator.folder or Path()), list[str]()
-    teacher, named = None, f"train_teacher(epochs={args.epochs}, seed={args.seed})"
+    named = f"train_teacher(epochs={args.epochs}, seed={args.seed})"
     if options:
-        generator.with_decoder(options)  # what cannot be is said before a teacher is trained
-    if options or (args.noise and args.soft_labels and generator.source.finite):
+        generator.with_decoder(options)  # what cannot be is said before anything is trained
+    if not args.noise and (args.codes is not None or args.soft_labels is False):
+        count, keep = args.codes or generator.config.codes, args.soft_labels is not False
+        generator = generator.keep_codes(count, args.seed, soft_labels=keep)
+        done.append(f"keep_codes({count}, seed={args.seed}{'' if keep else ', soft_labels=False'})")
+    teacher = None
+    if (generator.source.finite or not args.noise) and (options or args.soft_labels):
         started = time.monotonic()
         with SeedBar() as bar:
             teaching = {"epochs": args.epochs, "seed": args.seed}
             teacher = train_teacher(generator, **teaching, device=args.device, on_step=bar.advance)
         training["teacher_minutes"] = round((time.monotonic() - started) / 60, 1)
-    if options and teacher is not None:
-        generator = _slimmed(args, generator, options, teacher)
-        done.append(f"slim_decoder({options}, [{named}], steps={args.steps}, seed={args.seed})")
     if args.noise:
         kept = teacher if args.soft_labels else None
         generator = generator.forget_codes(args.rank, kept)
         done.append(f"forget_codes(rank={args.rank}{f', teacher={named}' if kept else ''})")
-    elif args.codes is not None or args.soft_labels is False:
-        count, keep = args.codes or generator.config.codes, args.soft_labels is not False
-        generator = generator.keep_codes(count, args.seed, soft_labels=keep)
-        done.append(f"keep_codes({count}, seed={args.seed}{'' if keep else ', soft_labels=False'})")
+    if options and teacher is not None:
+        generator = _slimmed(args, generator, options, teacher)
+        done.append(f"slim_decoder({options}, [{named}], steps={args.steps}, seed={args.seed})")
     generator.save_pretrained(args.out, dtype="int4" if args.dtype == "int4" else getattr(torch, args.dtype))
     if done:
         training["derived"] = ", then ".join(str(step) for step in (training.get("derived"), *done) if step)
