@@ -235,9 +235,9 @@ def test_what_cannot_be_written_is_found_out_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "FILE").touch()
-    for work in ("train_teacher", "pull", "load_real"):
+    for place, work in ((shrinking, "train_teacher"), (commands, "pull"), (commands, "load_real")):
         if "--test" not in arguments:
-            monkeypatch.setattr(commands, work, lambda *_, **__: pytest.fail("it began"))
+            monkeypatch.setattr(place, work, lambda *_, **__: pytest.fail("it began"))
     monkeypatch.setattr(commands.SeedBar, "advance", lambda *_: pytest.fail("it began"))
     monkeypatch.chdir(tmp_path)
     places = {"CODES": codes_folder, "NOISE": noise_folder, "NPZ": npz}
