@@ -42,7 +42,7 @@ def test_report_renders_means_and_spreads(tmp_path: Path) -> None:
     short, long = (page.read_text() for page in pages)
     assert "60.0 ± 10.0" in long
     assert "| with | 0.25 |" in long
-    assert (short.count("stale"), long.count("stale")) == (6, 0)  # the short page has no use for these
+    assert (short.count("stale"), long.count("stale")) == (8, 0)  # the short page has no use for these
     assert all(text.startswith("before ") and text.endswith(" after") for text in (short, long))
 
 
