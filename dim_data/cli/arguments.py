@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dim_data import __version__
-from dim_data.distillation import PRESETS
+from dim_data.distillation import PRESETS, SLIM_STEPS
 from dim_data.generator import bundled_names
 from dim_data.images import KNOWN_SPECS
 from dim_data.networks import CLASSIFIERS
@@ -20,7 +20,6 @@ from dim_data.protocol import RECIPES, Evaluation
 __all__ = ["DEMO_EPOCHS", "build_parser", "read_evaluations"]
 
 DEMO_EPOCHS = 400
-SLIM_STEPS = 6000
 DTYPES = ("int4", "int8", "float16", "bfloat16", "float32")
 
 
@@ -172,7 +171,7 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
         "  dim-data shrink cifar10 --dtype int4 --no-soft-labels --out small    # four bits, classes only\n"
         "  dim-data shrink cifar10 --set options.width=80 --set options.top_width=8 --out fast    # paints faster\n\n"
         "What it costs in accuracy, dim-data evaluate says. A faster decoder is trained to paint the same pictures\n"
-        "under a teacher that is trained on them first: an hour on two cores. Stopped by Ctrl-C, or killed, the same\n"
+        "under a teacher that is trained on them first: under an hour. Stopped by Ctrl-C, or killed, the same\n"
         "command goes on.",
     )
     source(sub)

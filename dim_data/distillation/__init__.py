@@ -33,13 +33,14 @@ from dim_data.distillation.loops import StageStep
 from dim_data.distillation.presets import PRESETS, DistillConfig
 from dim_data.distillation.refining import refine_codes, relabel_codes
 from dim_data.distillation.runs import DivergenceError
-from dim_data.distillation.slimming import slim_decoder
+from dim_data.distillation.slimming import SLIM_STEPS, slim_decoder
 from dim_data.distillation.stages import distill
 from dim_data.protocol import StoppedError
 
 __all__ = [
     "PRESETS",
     "RESULT",
+    "SLIM_STEPS",
     "AdversarialConfig",
     "DistillConfig",
     "DivergenceError",

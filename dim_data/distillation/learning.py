@@ -14,7 +14,7 @@ from dim_data.distillation.choices import PriorTrainingConfig
 from dim_data.distillation.clusters import describe_images
 from dim_data.distillation.encoding import ENCODER_BATCH, encoder_parts, fit_encoder
 from dim_data.distillation.lessons import Lesson, image_lesson, to_numbers
-from dim_data.distillation.loops import StageStep
+from dim_data.distillation.loops import StageStep, in_sittings
 from dim_data.generator import Generator
 from dim_data.images import LabelledImages, digest, torch_defaults
 from dim_data.networks import resolve_device
@@ -119,13 +119,7 @@ def learn_prior(
         loops.append(lesson.steps())
         whole = LoopState(parts, seed)
         sittings.begin(whole)
-    for step in chain(*loops):
-        if on_step is not None:
-            on_step(step)
-        if should_stop is not None and should_stop():
-            raise sittings.stopped(f"stage {step.stage!r}, step {step.step} of {step.steps}")
-        sittings.step(whole)
-    sittings.close()
+    in_sittings(chain(*loops), whole, sittings, on_step, should_stop)
     return painter.with_prior(lesson.result, teacher)
 
 

@@ -1,9 +1,9 @@
-"""What the stages' training loops share: averaged weights, records, batches."""
+"""What the stages' training loops share: averaged weights, records, batches, and how they are gone through."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dim_data.images import WHOLE, LabelledImages, Portion
+from dim_data.protocol import LoopState, Sittings
 
-__all__ = ["Ema", "StageStep", "draw_batch"]
+__all__ = ["Ema", "StageStep", "draw_batch", "in_sittings"]
 
 
 @dataclass(frozen=True)
@@ -73,3 +74,24 @@ def draw_batch(
     index = portion.of(torch.randint(len(data), (batch_size,), generator=rng)).to(data.images.device)
     images = data.images[index].to(device).float() / 255
     return images.contiguous(memory_format=torch.channels_last), data.labels[index].to(device)
+
+
+def in_sittings(
+    steps: Iterable[StageStep],
+    state: LoopState,
+    sittings: Sittings,
+    on_step: Callable[[StageStep], object] | None,
+    should_stop: Callable[[], bool] | None,
+) -> None:
+    """Go through all ``steps`` of ``state``, which ``sittings`` keep from one to the next.
+
+    Raises:
+        StoppedError: ``should_stop`` said so after a step.
+    """
+    for step in steps:
+        if on_step is not None:
+            on_step(step)
+        if should_stop is not None and should_stop():
+            raise sittings.stopped(f"stage {step.stage!r}, step {step.step} of {step.steps}")
+        sittings.step(state)
+    sittings.close()

@@ -18,11 +18,11 @@ from dim_data.distillation.choices import MatchingConfig, PoolConfig
 from dim_data.distillation.loops import StageStep, draw_batch
 from dim_data.distillation.pool import age_member, renew_member
 from dim_data.distillation.reconstruction import reconstruction
-from dim_data.images import LabelledImages, augment, augment_pair, in_steps
+from dim_data.images import ImageSpec, LabelledImages, augment, augment_pair, in_steps
 from dim_data.networks import ALONE, Ranks, autocast, compiled, share_norms
 from dim_data.protocol import LoopState
 
-__all__ = ["feature_distance", "feature_errors", "logit_distance", "match_images", "match_labels"]
+__all__ = ["feature_distance", "feature_errors", "logit_distance", "match_images", "match_labels", "seen_errors"]
 
 
 def logit_distance(real: Tensor, fake: Tensor) -> Tensor:
@@ -40,6 +40,19 @@ def feature_errors(real: Sequence[Tensor], fake: Sequence[Tensor]) -> tuple[Tens
 def feature_distance(errors: Tensor, squares: Tensor) -> Tensor:
     """The sum of :func:`feature_errors` relative to the real maps' mean squares, those of the whole batch."""
     return (errors / squares.clamp(min=1e-6)).sum()
+
+
+def seen_errors(member: nn.Module, spec: ImageSpec, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What a classifier sees in images (B, C, H, W) in [0, 1] against what it sees in their copies.
+
+    Returns:
+        :func:`feature_errors`, which are two, and :func:`logit_distance`. Gradients reach ``fake`` alone.
+    """
+    with torch.no_grad():
+        *maps, logits = member.features(spec.normalize(real))  # type: ignore[operator]
+    *fake_maps, fake_logits = member.features(spec.normalize(fake))  # type: ignore[operator]
+    errors, squares = feature_errors([x.float() for x in maps], [x.float() for x in fake_maps])
+    return errors, squares, logit_distance(logits.float(), fake_logits.float())
 
 
 @in_steps()
@@ -76,11 +89,7 @@ def match_images(
 
     def loss_terms(member: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         copies = reconstruction(generator, encoder, images, labels)
-        with torch.no_grad():
-            *real, real_logits = member.features(spec.normalize(images))  # type: ignore[operator]
-        *fake, fake_logits = member.features(spec.normalize(copies))  # type: ignore[operator]
-        errors, squares = feature_errors([x.float() for x in real], [x.float() for x in fake])
-        return F.l1_loss(copies, images), errors, squares, logit_distance(real_logits.float(), fake_logits.float())
+        return F.l1_loss(copies, images), *seen_errors(member, spec, images, copies)
 
     alone = ranks.size == 1
     asks = [compiled(lambda *args, member=member: loss_terms(member, *args), alone) for member in members]

@@ -15,14 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dim_data.distillation.checks import check_int, check_number
-from dim_data.distillation.loops import Ema, StageStep
-from dim_data.distillation.matching import feature_distance, feature_errors, logit_distance
+from dim_data.distillation.loops import Ema, StageStep, in_sittings
+from dim_data.distillation.matching import feature_distance, seen_errors
 from dim_data.generator import Generator
 from dim_data.images import digest, in_steps, torch_defaults
 from dim_data.networks import GlobalRng, autocast, compiled, resolve_device
 from dim_data.protocol import LoopState, Sittings
 
-__all__ = ["slim_decoder"]
+__all__ = ["SLIM_STEPS", "slim_decoder"]
+
+SLIM_STEPS = 6000
+"""Of a decoder, if nobody says otherwise."""
 
 EMA = 0.995
 RISE = 100
@@ -36,7 +39,7 @@ def slim_decoder(
     options: Mapping[str, int],
     classifiers: Sequence[nn.Module] = (),
     *,
-    steps: int = 6000,
+    steps: int = SLIM_STEPS,
     batch_size: int = 64,
     lr: float = 3e-3,
     seed: int = 0,
@@ -96,13 +99,8 @@ def slim_decoder(
         one.to(place, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
         for one in classifiers
     ]
-    for step in _paint_alike(state, large, members, steps, batch_size, lr, place):
-        if on_step is not None:
-            on_step(step)
-        if should_stop is not None and should_stop():
-            raise sittings.stopped(f"step {step.step} of {step.steps}")
-        sittings.step(state)
-    sittings.close()
+    loop = _paint_alike(state, large, members, steps, batch_size, lr, place)
+    in_sittings(loop, state, sittings, on_step, should_stop)
     small.decoder.load_state_dict(state.parts["average"].module.state_dict())
     return small.requires_grad_(False).eval()
 
@@ -128,11 +126,8 @@ def _paint_alike(
         pixels = F.l1_loss(pictures, wanted)
         if member is None:
             return (pixels,)
-        with torch.no_grad():
-            *real, real_logits = member.features(spec.normalize(wanted))  # type: ignore[operator]
-        *fake, fake_logits = member.features(spec.normalize(pictures))  # type: ignore[operator]
-        errors, squares = feature_errors([x.float() for x in real], [x.float() for x in fake])
-        return pixels, feature_distance(errors, squares), logit_distance(real_logits.float(), fake_logits.float())
+        errors, squares, logits = seen_errors(member, spec, wanted, pictures)
+        return pixels, feature_distance(errors, squares), logits
 
     asks = [compiled(lambda *args, member=member: loss_terms(member, *args)) for member in members or (None,)]
     paint = compiled(lambda latents, labels: large(latents, labels).float().clamp(0, 1))
