@@ -29,9 +29,10 @@ def pages(root: Path, results: list[dict[str, Any]]) -> dict[Path, dict[str, str
     """What belongs between the markers of each page: path -> name -> Markdown."""
     benchmarks = root / "benchmarks"
     beside = {
-        cell["source"]: accuracy(cell)
+        cell["source"]: f"{accuracy(cell)}, `{recipe}`"
+        for recipe in ("tuned", "muon")  # the later where there are both
         for cell in results
-        if (cell["row"], cell["classifier"], cell["recipe"], cell["ipc"]) == ("generator", "convnet3", "tuned", 10)
+        if (cell["row"], cell["classifier"], cell["recipe"], cell["ipc"]) == ("generator", "convnet3", recipe, 10)
     }
     speeds = load_speeds(benchmarks / "timing" / "results")
     return {

@@ -19,6 +19,19 @@ DATASETS = {
 PAPERS = tuple(DATASETS)[:4]
 CONVNETS = {"eurosat": "convnet4"}
 """The ConvNet of the first tables of a set, where it is not ConvNet-3."""
+EUROSAT = (
+    "AnnualCrop",
+    "Forest",
+    "HerbaceousVegetation",
+    "Highway",
+    "Industrial",
+    "Pasture",
+    "PermanentCrop",
+    "Residential",
+    "River",
+    "SeaLake",
+)
+"""Its classes, which its file numbers in this order, that of its folders."""
 SVHN_TEST = 26_032
 """Images of SVHN's official test set."""
 
@@ -41,7 +54,7 @@ def real_images(dataset: str, split: str, root: str | Path | None) -> LabelledIm
     if root is None:
         raise FileNotFoundError(f"say where {dataset}.npz is: --data-root, or DIM_DATA_ROOT")
     data = load_real(Path(root) / f"{dataset}.npz", split=split)
-    return replace(data, spec=replace(data.spec, mirror=True))
+    return replace(data, spec=replace(data.spec, mirror=True, classes=EUROSAT))
 
 
 def unofficial(dataset: str, count: int) -> str:

@@ -1,6 +1,6 @@
 """The result files of ``speed.py`` as Markdown: a few rows for README.md, long tables for benchmarks/README.md.
 
-Beside a generator's speed stands its accuracy, which ``report.py`` hands over: bundled name -> percent.
+Beside a generator's speed stands its accuracy, which ``report.py`` hands over: bundled name -> percent and recipe.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def summary(found: Sections, accuracies: Accuracies) -> list[tuple[str, str]]:
     if "generator" in found:
         for row in found["generator"]["rows"]:
             if row.get("source") in ("cifar10", "cifar10_noise"):
-                beside = f"{row['name']} ({accuracies.get(row['source'], '-')} % at ipc 10)"
+                beside = f"{row['name']} (accuracy at ipc 10: {accuracies.get(row['source'], 'unmeasured')})"
                 what = f"{beside} against the paper's generator, images a second"
                 lines.append((what, span(row["ratio"], "x")))
     for classifier, name in (("resnet18", "ResNet-18"), ("convnet3", "ConvNet-3")):

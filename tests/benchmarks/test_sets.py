@@ -37,6 +37,7 @@ def test_eurosat_is_read_from_its_file(root: Path) -> None:
     data = real_images("eurosat", "train", root)
     assert (len(data), data.spec.size, data.spec.mirror, data.spec.name) == (40, 64, True, "eurosat")
     assert convnet_of("eurosat") == usual_convnet(data.spec)
+    assert (data.spec.classes[0], data.spec.classes[9]) == ("AnnualCrop", "SeaLake")
     assert len(real_images("eurosat", "test", str(root))) == 20
     assert not real_images("svhn", "train", root).spec.mirror
     with pytest.raises(FileNotFoundError, match=r"say where eurosat.npz is: --data-root, or DIM_DATA_ROOT"):
