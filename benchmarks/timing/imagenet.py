@@ -19,7 +19,7 @@ from dim_data.networks import build_classifier
 from timing.tables import table
 
 IMAGES, CLASSES, SIZES, GPUS = 1_281_167, 1000, (64, 128), (1, 8)
-PASSES = 6000 * 64 / 50_000
+PASSES = PRESETS["default"].matching.steps * PRESETS["default"].matching.batch_size / 50_000
 """Over the images, in the matching of CIFAR-10."""
 RATE, LEAST, DECODED = 1e14, 0.015, 1600.0
 

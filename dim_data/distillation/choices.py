@@ -59,7 +59,7 @@ class ReconstructionConfig:
     Args:
         steps: Steps.
         batch_size: Images a step.
-        lr: Rate, after a rise of 200 steps.
+        lr: Rate of Muon, after a rise of 200 steps.
 
     Raises:
         ValueError: A field is out of range.
@@ -67,7 +67,7 @@ class ReconstructionConfig:
 
     steps: int = 400
     batch_size: int = 64
-    lr: float = 2e-3
+    lr: float = 1e-2
 
     def __post_init__(self) -> None:
         check_int("reconstruction.steps", self.steps, 1)
@@ -108,16 +108,16 @@ class MatchingConfig:
     Args:
         steps: Steps; 0 leaves it out, and the pool with it.
         batch_size: Images a step.
-        lr: Rate; after reconstruction its peak, from which it falls to zero.
+        lr: Rate; after reconstruction Muon's and its peak, from which it falls to zero.
         logit_weight: Weight of the logit distance.
 
     Raises:
         ValueError: A field is out of range.
     """
 
-    steps: int = 6000
+    steps: int = 4000
     batch_size: int = 64
-    lr: float = 2e-3
+    lr: float = 1e-2
     logit_weight: float = 0.05
 
     def __post_init__(self) -> None:

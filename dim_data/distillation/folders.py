@@ -24,7 +24,7 @@ __all__ = ["BEFORE", "CHECKPOINT", "CURVES", "METRICS", "RESULT", "RUN", "claime
 RUN, CHECKPOINT, METRICS = "run.json", "checkpoint.pt", "metrics.jsonl"
 CURVES = "curves.png"
 RESULT, BEFORE = "generator", "before_matching"
-VERSION = 2
+VERSION = 3
 """Of what :data:`RUN` and :data:`CHECKPOINT` hold: runs of another are not resumed."""
 
 

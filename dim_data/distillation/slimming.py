@@ -17,14 +17,15 @@ from torch import Tensor, nn
 from dim_data.distillation.checks import check_int, check_number
 from dim_data.distillation.loops import Ema, StageStep, in_sittings
 from dim_data.distillation.matching import feature_distance, seen_errors
+from dim_data.distillation.reconstruction import MOMENTUM
 from dim_data.generator import Generator
 from dim_data.images import digest, in_steps, torch_defaults
-from dim_data.networks import GlobalRng, autocast, compiled, resolve_device
+from dim_data.networks import GlobalRng, Muon, autocast, compiled, resolve_device
 from dim_data.protocol import LoopState, Sittings
 
 __all__ = ["SLIM_STEPS", "slim_decoder"]
 
-SLIM_STEPS = 6000
+SLIM_STEPS = 3000
 """Of a decoder, if nobody says otherwise."""
 
 EMA = 0.995
@@ -41,7 +42,7 @@ def slim_decoder(
     *,
     steps: int = SLIM_STEPS,
     batch_size: int = 64,
-    lr: float = 3e-3,
+    lr: float = 1e-2,
     seed: int = 0,
     device: str | torch.device | None = None,
     checkpoint: str | Path | None = None,
@@ -62,7 +63,7 @@ def slim_decoder(
             in eval mode and without gradients.
         steps: Steps; the rate falls to zero along a line.
         batch_size: Pictures a step.
-        lr: Peak rate.
+        lr: Peak rate of Muon.
         seed: Of everything random.
         device: Default: CUDA where there is one.
         checkpoint: File that keeps what is done, until all is. The same call, later, goes on from it.
@@ -91,7 +92,7 @@ def slim_decoder(
         small.decoder.requires_grad_(True)
         large = copy.deepcopy(generator).to(place).requires_grad_(False).eval()
         sittings = Sittings(checkpoint, arguments, checkpoint_seconds)
-        optimiser = torch.optim.AdamW(small.decoder.parameters(), lr, betas=(0.9, 0.99), weight_decay=0.0)
+        optimiser = Muon(small.decoder.parameters(), lr, MOMENTUM)
         parts = {"decoder": small.decoder, "optimiser": optimiser, "average": Ema(small.decoder, EMA)}
         state = LoopState(parts, seed)
         sittings.begin(state)

@@ -47,7 +47,7 @@ def test_what_goes_with_the_size(name: str, size: int, classifier: str, batch: i
 
 @pytest.mark.parametrize(
     ("count", "steps", "ages"),
-    [(50_000, 6000, (300, 1000, 3000)), (6_000, 2100, (100, 350, 1000)), (5, 1800, (90, 300, 900))],
+    [(50_000, 4000, (300, 1000, 3000)), (6_000, 1400, (100, 350, 1000)), (5, 1200, (90, 300, 900))],
 )
 def test_what_goes_with_the_number(count: int, steps: int, ages: tuple[int, ...]) -> None:
     fitted = fit_to_images(PRESETS["default"], make_spec(3, 64), count)
@@ -81,7 +81,7 @@ def test_the_readme_states_it() -> None:
 def test_what_somebody_chose_stays() -> None:
     config = replace(PRESETS["default"], matching=MatchingConfig(batch_size=64), options={"code_channels": 6})
     fitted = fit_to_images(config, make_spec(3, 64), 100, keep={"matching.batch_size", "options.code_channels"})
-    assert (fitted.matching.batch_size, fitted.options["code_channels"], fitted.matching.steps) == (64, 6, 1800)
+    assert (fitted.matching.batch_size, fitted.options["code_channels"], fitted.matching.steps) == (64, 6, 1200)
     assert fit_to_images(replace(config, matching=MatchingConfig(steps=0)), make_spec(3, 64), 100).matching.steps == 0
 
 

@@ -62,10 +62,10 @@ def test_the_papers_schedule() -> None:
     assert (len(pool.classifiers), pool.ages) == (5, (0,) * 5)
 
 
-def test_the_default_is_the_run_it_always_was() -> None:
+def test_what_the_default_trains() -> None:
     config = PRESETS["default"]
-    assert config.reconstruction == ReconstructionConfig(steps=400, batch_size=64, lr=2e-3)
-    assert config.matching == MatchingConfig(steps=6000, batch_size=64, lr=2e-3, logit_weight=0.05)
+    assert config.reconstruction == ReconstructionConfig(steps=400, batch_size=64, lr=1e-2)
+    assert config.matching == MatchingConfig(steps=4000, batch_size=64, lr=1e-2, logit_weight=0.05)
     assert config.pool == PoolConfig(("convnet3",), (300, 1000, 3000), ("flip",), lifetime=1, aging_steps=0)
     assert config.selection == SelectionConfig(checkpoints=2, images=20_000)
     assert (config.labels, config.refining) == (LabelsConfig(False, 2.0), RefiningConfig(0, 64))
