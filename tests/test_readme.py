@@ -121,7 +121,7 @@ def test_photos_become_a_generator_by_the_commands_as_printed(desk: Path, capsys
     spec = Generator.from_pretrained("me/photos").spec
     assert (spec.size, spec.mirror, spec.classes) == (64, True, ("class0", "class1"))
     config = json.loads((desk / "runs" / "photos" / "run.json").read_text())["config"]
-    assert (config["pool"]["classifiers"], config["options"]["code_channels"]) == (["convnet4"], 24)
+    assert (config["pool"]["classifiers"], config["options"]["code_channels"]) == (["convnet4"], 6)
     assert "convnet4, recipe tuned, ipc 10: " in capsys.readouterr().out
 
 

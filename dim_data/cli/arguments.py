@@ -171,7 +171,7 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
         "  dim-data shrink cifar10 --dtype int4 --no-soft-labels --out small    # four bits, classes only\n"
         "  dim-data shrink cifar10 --set options.width=80 --set options.top_width=8 --out fast    # paints faster\n\n"
         "What it costs in accuracy, dim-data evaluate says. A faster decoder is trained to paint the same pictures\n"
-        "under a teacher that is trained on them first: under an hour. Stopped by Ctrl-C, or killed, the same\n"
+        "under a teacher that is trained on them first: half an hour. Stopped by Ctrl-C, or killed, the same\n"
         "command goes on.",
     )
     source(sub)

@@ -4,7 +4,7 @@ Presets are made for about 50,000 images of 32 pixels. Up to 32 pixels nothing c
 
 * A code has a number for so many pixels, as :data:`PIXELS` says: the larger an image, the more of it goes without
   saying. Decoding begins at a quarter of the size, as at 32 pixels, and above 64 pixels at an eighth where 8 divides
-  it, to save arithmetic. At 64 pixels a map of 16x16x6 numbers learns in half the time of one of 8x8x24.
+  it, to save arithmetic. At 64 pixels a map of 16x16x6 numbers comes closer in the same time than one of 8x8x24.
 * The classifiers of the pool are the ConvNets that the field uses at that size, one block deeper each time that 32
   pixels double: they see objects of the same share of the image.
 * Batches are halved each time: an image has four times the pixels to learn from, and four times the cost.

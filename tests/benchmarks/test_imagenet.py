@@ -19,15 +19,15 @@ def test_arithmetic_and_bytes_are_counted(work: Work) -> None:
     last = 2 * 128 * 4**2 * 1000
     assert work.flops["pool"] == 2 * first + 3 * (deep + last)
     assert 0 < work.flops["encoding"] < work.flops["reconstruction"] / 3 < work.flops["matching"] / 3
-    assert work.code_bytes == 8 * 8 * 24 * 2 / 8
+    assert work.code_bytes == 16 * 16 * 6 * 2 / 8
 
 
 def test_hours_are_those_of_the_assumptions(work: Work) -> None:
     one, eight, whole = hours_of(work, 1), hours_of(work, 8), hours_of(work, 1, passes=2)
-    assert one["matching"] == pytest.approx(6000 * LEAST / 3600)
+    assert one["matching"] == pytest.approx(4000 * LEAST / 3600)
     assert eight["matching"] == pytest.approx(one["matching"] / 8)
     assert whole["matching"] == pytest.approx(2 * IMAGES / 32 * LEAST / 3600)
     assert one["pool"] / eight["pool"] == pytest.approx(4300 / 3000)
     slow = Work(work.config, {**work.flops, "matching": RATE}, work.code_bytes)
-    assert hours_of(slow, 1)["matching"] == pytest.approx(6000 * 32 / 3600)
-    assert "| 64 pixels, 8 GPUs | 0.19 M |" in render_imagenet()
+    assert hours_of(slow, 1)["matching"] == pytest.approx(4000 * 32 / 3600)
+    assert "| 64 pixels, 8 GPUs | 0.13 M |" in render_imagenet()
