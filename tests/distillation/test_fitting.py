@@ -42,6 +42,7 @@ def test_what_goes_with_the_size(name: str, size: int, classifier: str, batch: i
     assert {fitted.matching.batch_size, fitted.reconstruction.batch_size, fitted.refining.batch_size} == {batch}
     assert fitted.matching.steps == config.matching.steps
     assert fit_to_images(config, spec, 10**7) == fitted
+    assert fitted.options["smooth"] == 1
     assert (fitted.source, fitted.prior, fitted.seed) == (config.source, config.prior, config.seed)
 
 
