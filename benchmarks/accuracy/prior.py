@@ -25,7 +25,8 @@ from dim_data.generator import read_training
 from dim_data.images import LabelledImages
 from dim_data.networks import CLASSIFIERS
 
-RESULT, CHECKPOINT, LOOKS = "generator", "prior.pt", "held_out_bits.txt"
+RESULT, CHECKPOINT, LOOKS = "generator", "prior.pt", "looks.txt"
+"""Of :data:`LOOKS` a line has the bits of an image that was held out, and the seconds since the line before."""
 SHARES = ("epochs", "lr", "accept", "blur", "dropout")
 CHOICES = ("batch_size", "width", "layers", "hidden", "clusters", "features", "anchors", *SHARES)
 
@@ -75,13 +76,16 @@ def main(words: Sequence[str]) -> Path:
     args = read_arguments(words)
     generator, full = read_source(args, whole=False)
     config = PriorTrainingConfig(**{name: getattr(args, name) for name in CHOICES if getattr(args, name) is not None})
-    looks = args.out / LOOKS  # a call that goes on does not see those before
+    looks, since = args.out / LOOKS, time.monotonic()  # a call that goes on does not see those before
 
     def on_step(step: StageStep) -> None:
+        nonlocal since
         report(step)
         if step.stage == "prior" and "held_out_bits" in step.losses:
+            now = time.monotonic()
             with looks.open("a", encoding="utf-8") as file:
-                file.write(f"{step.losses['held_out_bits']:.2f}\n")
+                file.write(f"{step.losses['held_out_bits']:.2f} {now - since:.1f}\n")
+            since = now
 
     classifier = seen_by(args, full)
     result = learn_prior(
@@ -97,10 +101,12 @@ def main(words: Sequence[str]) -> Path:
     )
     folder = result.save_pretrained(args.out / RESULT, dtype="int4" if args.dtype == "int4" else torch.int8)
     training = read_training(generator.folder or Path())
+    bits, seconds = zip(*(map(float, line.split()) for line in looks.read_text("utf-8").splitlines()), strict=True)
     training |= {
         "derived": f"reproduce.py prior {args.source} --classifier {args.classifier}",
         "prior": asdict(config),
-        "held_out_bits": min(map(float, looks.read_text(encoding="utf-8").split())),
+        "prior_minutes": round(sum(seconds) / 60, 1),
+        "held_out_bits": min(bits),
     }
     write_training(folder, training)
     return folder
