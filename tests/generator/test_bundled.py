@@ -23,8 +23,8 @@ from torch import Tensor
 from dim_data import Generator, bundled_names
 from dim_data.networks import compute
 
-CODES = ("cifar10", "cifar10_small", "fashion_mnist", "mnist", "svhn")
-PRIORS = ("cifar10_noise", "fashion_mnist_noise", "mnist_noise")
+CODES = ("cifar10", "cifar10_small", "eurosat", "fashion_mnist", "mnist", "svhn")
+PRIORS = ("cifar10_noise", "fashion_mnist_noise", "mnist_noise", "svhn_noise")
 REFERENCES = Path(__file__).with_name("bundled.json")
 LABELS, SERIALS = torch.arange(20) % 10, torch.arange(20) // 10 * 977
 
