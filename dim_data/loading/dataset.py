@@ -66,7 +66,8 @@ class DistilledDataset(Items):
             none. A weight that is changed makes it begin anew, in the process where it was changed; items
             asked for one by one show it from the next epoch on.
         refresh: Of a generator driven by noise, the share of an epoch's pictures that is new in the next one; the rest
-            stays, each at its index. At 0.1 a picture is shown in ten passes, and a pass makes a tenth of the pictures.
+            stays, each at its index. At 0.1 a picture is shown in ten passes, and a pass makes a tenth of the pictures:
+            faster, but fewer different pictures teach less.
             Which are new in which epoch depends on the index and the epoch alone. Where an epoch is not kept
             (``cache``), the pictures are the same, and all are made in each pass. 1: all are new.
         soft_labels: Hand out, in place of each class, the probabilities that a teacher gives the picture, where the
