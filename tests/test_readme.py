@@ -185,6 +185,20 @@ def test_the_readme_lists_the_bundled_generators() -> None:
     assert {name: (*facts, soft == "yes") for name, *facts, soft in rows} == found
 
 
+@pytest.mark.parametrize(
+    ("start", "recipe"), [("ConvNet-3, 100 k shown", "muon"), ("the same, soft labels", "muon_soft")]
+)
+def test_the_table_of_kinds_states_what_was_measured(start: str, recipe: str) -> None:
+    (row,) = [line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if line.startswith(f"| {start} |")]
+    stated = []
+    for name in ("cifar10", "cifar10_noise"):
+        file = ROOT / "benchmarks/accuracy/results" / f"cifar10-generator-{name}-convnet3-{recipe}-ipc10.json"
+        found = [run["accuracy"] for run in json.loads(file.read_text("utf-8"))["runs"].values()]
+        seeds = {1: " (one seed)", 2: " (two seeds)"}.get(len(found), "")
+        stated.append(f"{100 * sum(found) / len(found):.1f}{seeds}")
+    assert [cell.strip() for cell in row.split("|")[2:4]] == stated
+
+
 def test_the_cached_pictures_of_cifar10_take_the_memory_that_the_readme_says() -> None:
     config = Generator.from_pretrained("cifar10").config
     size = config.codes * torch.Size((config.spec.channels, config.spec.size, config.spec.size)).numel()
