@@ -23,8 +23,6 @@ def distilling(bundled: Path) -> str:
             minutes += f", and {facts['teacher_minutes']:.0f} of its teacher"
         if "refining_minutes" in facts:
             minutes += f", and {facts['refining_minutes']:.0f} of refining, classifiers included"
-        if "prior_minutes" in facts:
-            minutes += f", and {facts['prior_minutes']:.0f} of its prior"
         shown = f"{facts['images_shown']:,} | {facts['images_shown_to_pool']:,}"
         lines.append(f"| `{path.parent.name}` | {minutes} | {facts['device'].upper()} | {shown} |")
     return "\n".join(lines)

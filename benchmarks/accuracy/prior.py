@@ -76,6 +76,7 @@ def main(words: Sequence[str]) -> Path:
     args = read_arguments(words)
     generator, full = read_source(args, whole=False)
     config = PriorTrainingConfig(**{name: getattr(args, name) for name in CHOICES if getattr(args, name) is not None})
+    classifier = seen_by(args, full)
     looks, since = args.out / LOOKS, time.monotonic()  # a call that goes on does not see those before
 
     def on_step(step: StageStep) -> None:
@@ -87,7 +88,6 @@ def main(words: Sequence[str]) -> Path:
                 file.write(f"{step.losses['held_out_bits']:.2f} {now - since:.1f}\n")
             since = now
 
-    classifier = seen_by(args, full)
     result = learn_prior(
         generator,
         classifier,
@@ -105,7 +105,7 @@ def main(words: Sequence[str]) -> Path:
     training |= {
         "derived": f"reproduce.py prior {args.source} --classifier {args.classifier}",
         "prior": asdict(config),
-        "prior_minutes": round(sum(seconds) / 60, 1),
+        "minutes": round(training.get("minutes", 0) + sum(seconds) / 60, 1),
         "held_out_bits": min(bits),
     }
     write_training(folder, training)

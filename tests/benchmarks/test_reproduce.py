@@ -233,7 +233,7 @@ def test_a_prior_is_learned_from_a_generators_codes(
     assert facts["prior"]["epochs"] == 2
     looks = [line.split() for line in (root / "learned" / "looks.txt").read_text().splitlines()]
     assert facts["held_out_bits"] == min(float(bits) for bits, _ in looks) > 0
-    assert facts["prior_minutes"] == pytest.approx(sum(float(seconds) for _, seconds in looks) / 60, abs=0.06)
+    assert facts["minutes"] == pytest.approx(sum(float(seconds) for _, seconds in looks) / 60, abs=0.06)
     assert "held_out_bits" in capsys.readouterr().out
     assert (root / "learned" / "classifier_convnet3.safetensors").exists() == (classifier == "convnet3")
     with pytest.raises(ValueError, match="holds no teacher"):

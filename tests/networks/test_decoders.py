@@ -50,7 +50,7 @@ def test_the_base_that_is_not_asked_for_is_as_it_was() -> None:
 
 
 def finest(images: torch.Tensor) -> float:
-    """What repeats every two pixels, away from the border, relative to all of the picture."""
+    """The strongest wave that repeats every two pixels along a side or both, away from the border."""
     inner = images[..., 8:-8, 8:-8]
     signs = torch.tensor([1.0, -1.0]).repeat(inner.shape[-1] // 2)
     return max(
@@ -65,10 +65,10 @@ def test_a_smooth_doubling_paints_no_pattern_of_its_own(size: int) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             decoder = Generator(GeneratorConfig(spec, "compact", "codes", {**TINY, "smooth": smooth}, codes=3)).decoder
-        latents = torch.full((2, *decoder.latent_shape), 0.5)  # one colour from end to end
+        latents = torch.full((2, *decoder.latent_shape), 0.5)
         found.append(finest(decoder(latents, torch.zeros(2, dtype=torch.long))))
     assert found[0] > 1e-3
-    assert found[1] < 0.02 * found[0]  # the border is seen from far, and no colour is the same from end to end
+    assert found[1] < 0.02 * found[0]  # not 0: the border is seen from far
 
 
 def test_a_smooth_shuffle_keeps_brightness() -> None:
