@@ -17,9 +17,11 @@ __all__ = [
     "DistillConfig",
     "DistilledCIFAR10",
     "DistilledDataset",
+    "DistilledEuroSAT",
     "DistilledFashionMNIST",
     "DistilledLoader",
     "DistilledMNIST",
+    "DistilledSVHN",
     "DivergenceError",
     "Evaluation",
     "Generator",
@@ -41,9 +43,11 @@ if TYPE_CHECKING:
     from dim_data.loading import (
         DistilledCIFAR10,
         DistilledDataset,
+        DistilledEuroSAT,
         DistilledFashionMNIST,
         DistilledLoader,
         DistilledMNIST,
+        DistilledSVHN,
     )
     from dim_data.protocol import Evaluation, StoppedError, evaluate
 
@@ -51,9 +55,11 @@ _HOMES = {
     "DistillConfig": "distillation",
     "DistilledCIFAR10": "loading",
     "DistilledDataset": "loading",
+    "DistilledEuroSAT": "loading",
     "DistilledFashionMNIST": "loading",
     "DistilledLoader": "loading",
     "DistilledMNIST": "loading",
+    "DistilledSVHN": "loading",
     "DivergenceError": "distillation",
     "Evaluation": "protocol",
     "Generator": "generator",

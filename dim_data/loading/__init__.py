@@ -23,16 +23,24 @@ from __future__ import annotations
 from dim_data.loading.cache import PictureCache
 from dim_data.loading.dataset import DistilledDataset
 from dim_data.loading.loader import DistilledLoader
-from dim_data.loading.named import DistilledCIFAR10, DistilledFashionMNIST, DistilledMNIST
+from dim_data.loading.named import (
+    DistilledCIFAR10,
+    DistilledEuroSAT,
+    DistilledFashionMNIST,
+    DistilledMNIST,
+    DistilledSVHN,
+)
 from dim_data.loading.serials import check_refresh, serials_at
 from dim_data.loading.slots import SlotCache
 
 __all__ = [
     "DistilledCIFAR10",
     "DistilledDataset",
+    "DistilledEuroSAT",
     "DistilledFashionMNIST",
     "DistilledLoader",
     "DistilledMNIST",
+    "DistilledSVHN",
     "PictureCache",
     "SlotCache",
     "check_refresh",

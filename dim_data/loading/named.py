@@ -9,7 +9,7 @@ from typing import Any
 from dim_data.generator import Generator
 from dim_data.loading.dataset import DistilledDataset
 
-__all__ = ["DistilledCIFAR10", "DistilledFashionMNIST", "DistilledMNIST"]
+__all__ = ["DistilledCIFAR10", "DistilledEuroSAT", "DistilledFashionMNIST", "DistilledMNIST", "DistilledSVHN"]
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -76,3 +76,83 @@ class DistilledFashionMNIST(_Named):
     """
 
     _bundled, _replaced = "fashion_mnist", "FashionMNIST"
+
+
+class DistilledSVHN(DistilledDataset):
+    """:class:`DistilledDataset` of ``"svhn"``, with the signature of torchvision's ``SVHN``.
+
+    Its ``split()`` is that of :class:`DistilledDataset`, where torchvision's has the word that it was given. The data
+    is for non-commercial use only (http://ufldl.stanford.edu/housenumbers/).
+
+    Args:
+        root: As of :class:`DistilledCIFAR10`.
+        split: Only ``"train"``: what ``"extra"`` has was never distilled, and synthetic images are no test set.
+        transform: As of :class:`DistilledDataset`.
+        target_transform: As of :class:`DistilledDataset`.
+        download: As of :class:`DistilledCIFAR10`.
+        source: As of :class:`DistilledCIFAR10`.
+        **options: As of :class:`DistilledCIFAR10`.
+
+    Raises:
+        ValueError: Another ``split``, or what :class:`DistilledDataset` raises.
+    """
+
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        split: str = "train",
+        transform: Callable[[Any], Any] | None = None,
+        target_transform: Callable[[Any], Any] | None = None,
+        download: bool = False,
+        *,
+        source: Generator | str | Path | None = None,
+        **options: Any,
+    ) -> None:
+        if split != "train":
+            raise ValueError(
+                f"split={split!r} is not what was distilled: pass split='train', and test on the real images, for "
+                "example torchvision.datasets.SVHN(root, split='test')"
+            )
+        chosen = "svhn" if source is None else source
+        super().__init__(chosen, transform=transform, target_transform=target_transform, **options)
+        self.root = root
+
+
+class DistilledEuroSAT(DistilledDataset):
+    """:class:`DistilledDataset` of ``"eurosat"``, with the signature of torchvision's ``EuroSAT``.
+
+    Torchvision's holds all 27,000 images, and a script keeps some of them to test on. The bundled generator was made
+    from those whose file names end in 1 to 600, 6,000 in all: test on others.
+
+    Args:
+        root: As of :class:`DistilledCIFAR10`.
+        transform: As of :class:`DistilledDataset`.
+        target_transform: As of :class:`DistilledDataset`.
+        download: As of :class:`DistilledCIFAR10`.
+        loader: Only ``None``: no file is read. A ``transform`` makes of the PIL image what a loader would hand out.
+        source: As of :class:`DistilledCIFAR10`.
+        **options: As of :class:`DistilledCIFAR10`.
+
+    Raises:
+        ValueError: There is a ``loader``, or what :class:`DistilledDataset` raises.
+    """
+
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        transform: Callable[[Any], Any] | None = None,
+        target_transform: Callable[[Any], Any] | None = None,
+        download: bool = False,
+        loader: None = None,
+        *,
+        source: Generator | str | Path | None = None,
+        **options: Any,
+    ) -> None:
+        if loader is not None:
+            raise ValueError(
+                "loader= reads files, and here are none: items are PIL images, of which transform= makes what you "
+                "want, for example torchvision.transforms.PILToTensor()"
+            )
+        chosen = "eurosat" if source is None else source
+        super().__init__(chosen, transform=transform, target_transform=target_transform, **options)
+        self.root = root

@@ -13,20 +13,30 @@ from torchvision import datasets
 import dim_data
 from dim_data.generator.model import Generator
 from dim_data.loading.dataset import DistilledDataset
-from dim_data.loading.named import DistilledCIFAR10, DistilledFashionMNIST, DistilledMNIST
+from dim_data.loading.named import (
+    DistilledCIFAR10,
+    DistilledEuroSAT,
+    DistilledFashionMNIST,
+    DistilledMNIST,
+    DistilledSVHN,
+)
 
-NAMED = {
+WITH_TRAIN = {
     DistilledCIFAR10: ("cifar10", datasets.CIFAR10),
     DistilledMNIST: ("mnist", datasets.MNIST),
     DistilledFashionMNIST: ("fashion_mnist", datasets.FashionMNIST),
 }
+NAMED = WITH_TRAIN | {DistilledSVHN: ("svhn", datasets.SVHN), DistilledEuroSAT: ("eurosat", datasets.EuroSAT)}
+PART = {DistilledSVHN: {"split": "train"}, DistilledEuroSAT: {}}
+"""What torchvision's set is told which part of the images to hold; the others take ``train``."""
 
 
 @pytest.mark.parametrize("kind", NAMED)
 def test_only_the_name_of_the_class_is_changed(kind: type[DistilledDataset]) -> None:
     bundled, replaced = NAMED[kind]
-    made = kind("./data", train=True, transform=type, download=True, ipc=2)  # type: ignore[call-arg]
-    other = kind("./data", True, type, None, True, ipc=2)  # type: ignore[call-arg,arg-type,misc]
+    part: dict[str, Any] = PART.get(kind, {"train": True})
+    made = kind("./data", **part, transform=type, download=True, ipc=2)  # type: ignore[call-arg]
+    other = kind("./data", *part.values(), type, None, True, ipc=2)  # type: ignore[call-arg,misc]
     plain = DistilledDataset(bundled, ipc=2)
     for dataset in (made, other):
         assert (dataset.source, dataset.spec, len(dataset)) == (bundled, plain.spec, 20)
@@ -41,12 +51,34 @@ def test_only_the_name_of_the_class_is_changed(kind: type[DistilledDataset]) -> 
         assert twin.root == "./data"
 
 
-@pytest.mark.parametrize("kind", NAMED)
+@pytest.mark.parametrize("kind", WITH_TRAIN)
 def test_a_test_set_is_that_of_torchvision(kind: type[DistilledDataset]) -> None:
-    name = NAMED[kind][1].__name__
+    name = WITH_TRAIN[kind][1].__name__
     sentence = rf"synthetic images are never one: .* torchvision.datasets.{name}\(root, train=False\)"
     with pytest.raises(ValueError, match=sentence):
         kind("./data", train=False)
+
+
+@pytest.mark.parametrize("split", ["test", "extra", "val"])
+def test_only_the_training_digits_of_svhn_were_distilled(split: str) -> None:
+    sentence = rf"^split='{split}' is not what was distilled: .* torchvision.datasets.SVHN\(root, split='test'\)$"
+    with pytest.raises(ValueError, match=sentence):
+        DistilledSVHN("./data", split=split)
+
+
+def test_svhn_holds_its_pictures_as_torchvision_does() -> None:
+    made = DistilledSVHN(ipc=2)
+    assert made.data.shape == (20, 3, 32, 32)
+    assert made.labels.tolist() == [*range(10), *range(10)]
+    assert [type(part).__name__ for part in made.split(0.5)] == ["DistilledSVHN", "DistilledSVHN"]
+
+
+def test_eurosat_has_no_files_for_a_loader() -> None:
+    with pytest.raises(ValueError, match=r"^loader= reads files, and here are none: .*transform="):
+        DistilledEuroSAT("./data", loader=type)  # type: ignore[arg-type]
+    image, label = DistilledEuroSAT(ipc=1)[9]
+    assert (image.size, image.mode, label) == ((64, 64), "RGB", 9)
+    assert DistilledEuroSAT(ipc=1).classes[9] == "SeaLake"
 
 
 def test_class_names_are_those_of_torchvision(tiny_codes: Generator) -> None:
