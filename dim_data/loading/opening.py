@@ -73,7 +73,9 @@ def _line(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     names = ("root", "train", "transform", "target_transform", "download")
     given = [name for name, value in {**dict(zip(names, args, strict=False)), **kwargs}.items() if value is not None]
     kept = "".join(f", {name}={name}" for name in ("transform", "target_transform") if name in given)
+    # Of the sets that are bundled, torchvision's SVHN alone is told a split.
+    name, part = ("SVHN", "split='train'") if "split" in kwargs else ("CIFAR10", "train=True")
     return (
-        f"write DistilledDataset('cifar10', ipc=50{kept}), or, with torchvision's arguments as they are, "
-        f"DistilledCIFAR10(root, train=True{kept}, download=True, ipc=50)"
+        f"write DistilledDataset('{name.lower()}', ipc=50{kept}), or, with torchvision's arguments as they are, "
+        f"Distilled{name}(root, {part}{kept}, download=True, ipc=50)"
     )

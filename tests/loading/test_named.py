@@ -96,8 +96,8 @@ def test_another_source_and_options_go_through(tiny_codes: Generator) -> None:
         DistilledCIFAR10(batch_size=3)
 
 
-OURS = r"write DistilledDataset\('cifar10', ipc=50{0}\), or, with torchvision's arguments as they are, "
-THEIRS = r"DistilledCIFAR10\(root, train=True{0}, download=True, ipc=50\)$"
+OURS = r"write DistilledDataset\('{1}', ipc=50{0}\), or, with torchvision's arguments as they are, "
+THEIRS = r"Distilled{2}\(root, {3}{0}, download=True, ipc=50\)$"
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,8 @@ def test_torchvisions_arguments_get_the_line_to_write(
     args: tuple[Any, ...], options: dict[str, Any], what: str, kept: str
 ) -> None:
     kept = f", {kept}={kept}" if kept else ""
-    sentence = f"^DistilledDataset takes no {what}, as torchvision's sets do: " + (OURS + THEIRS).format(kept)
+    named = ("svhn", "SVHN", "split='train'") if "split" in options else ("cifar10", "CIFAR10", "train=True")
+    sentence = f"^DistilledDataset takes no {what}, as torchvision's sets do: " + (OURS + THEIRS).format(kept, *named)
     with pytest.raises(TypeError, match=sentence):
         DistilledDataset(*args, **options)
 
