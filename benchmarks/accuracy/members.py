@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ from dim_data.images import LabelledImages, load_real
 from dim_data.networks import build_classifier, resolve_device
 from dim_data.protocol import recipe_for, train_classifier
 
-__all__ = ["maker_arguments", "read_source", "stores_all", "trained", "write_training"]
+__all__ = ["images_of", "maker_arguments", "read_source", "trained", "write_training"]
+
+LOOKED_AT = 500
+"""Pictures that are held against the images they should be of."""
 
 
 def maker_arguments(name: str, description: str | None, dtype: str) -> argparse.ArgumentParser:
@@ -45,15 +49,47 @@ def read_source(args: argparse.Namespace, whole: bool = True) -> tuple[Generator
     """
     generator = Generator.from_pretrained(args.source)
     full = load_real(args.data or generator.spec.name, generator.spec, root=args.data_root)
-    if whole and not stores_all(generator, full):
+    if whole and not _stores_all(generator, full):
         raise ValueError(f"{args.source} does not store the code of every training image")
     args.out.mkdir(parents=True, exist_ok=True)
     return generator, full
 
 
-def stores_all(generator: Generator, images: LabelledImages) -> bool:
-    """Whether it stores as many codes of each class as there are images."""
+def images_of(generator: Generator, images: LabelledImages) -> LabelledImages | None:
+    """The image of each code that a generator stores, in the order of its bank; ``None`` if that is not known.
+
+    Where there are fewer codes than images, it is known of those that :meth:`Generator.keep_codes` kept of all.
+
+    Args:
+        generator: Stores codes.
+        images: All that codes were made of.
+    """
+    ordered, counts = images.subset(images.labels.argsort(stable=True)), generator.bank.counts
+    there = torch.bincount(images.labels, minlength=len(counts))
+    if torch.equal(there, counts):
+        return ordered
+    if bool((there < counts).any()):
+        return None
+    everything = Generator(replace(generator.config, codes=len(images), soft_labels=False))
+    everything.bank.counts.copy_(there)
+    for count in range(len(generator.bank), min(len(generator.bank) + len(counts), len(images) + 1)):
+        rows = everything.kept_rows(count)
+        if torch.equal(torch.bincount(ordered.labels[rows], minlength=len(counts)), counts):
+            kept = ordered.subset(rows)
+            return kept if _are_painted(generator, kept) else None
+    return None
+
+
+def _stores_all(generator: Generator, images: LabelledImages) -> bool:
     return torch.bincount(images.labels).tolist() == generator.bank.counts.tolist()
+
+
+def _are_painted(generator: Generator, images: LabelledImages) -> bool:
+    """Whether pictures of the stored codes are, on the whole, far nearer to their images than to others."""
+    rows = torch.linspace(0, len(images) - 1, min(LOOKED_AT, len(images))).long()
+    pictures = generator.decode(rows).float()
+    own, other = ((pictures - images.images[at].float()).abs().mean() for at in (rows, rows.roll(1)))
+    return bool(own < other / 2)
 
 
 def write_training(folder: Path, training: Mapping[str, Any]) -> None:

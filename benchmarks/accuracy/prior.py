@@ -2,9 +2,9 @@
 
     python benchmarks/reproduce.py prior cifar10 --classifier cifar10_noise --out runs/noise --data-root DIR
 
-From a generator that stores the code of every training image the prior learns mirrored and shifted images besides;
-from one that stores some, those. The classifier, what is done of the prior, and the result are kept in the folder: the
-same call goes on from there. Only training images are read.
+From a generator that stores the code of every training image, or of those that ``dim-data shrink`` kept, the prior
+learns mirrored and shifted images besides; from others the codes alone. The classifier, what is done of the prior, and
+the result are kept in the folder: the same call goes on from there. Only training images are read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from accuracy.members import maker_arguments, read_source, stores_all, trained, write_training
+from accuracy.members import images_of, maker_arguments, read_source, trained, write_training
 from dim_data import Generator
 from dim_data.distillation import PriorTrainingConfig, StageStep, learn_prior
 from dim_data.generator import read_training
@@ -75,6 +75,8 @@ def main(words: Sequence[str]) -> Path:
     """Learn one prior and return the folder of the new generator."""
     args = read_arguments(words)
     generator, full = read_source(args, whole=False)
+    images = images_of(generator, full)
+    print("learning from the stored codes" + (", and from their images" if images else " alone"), flush=True)
     config = PriorTrainingConfig(**{name: getattr(args, name) for name in CHOICES if getattr(args, name) is not None})
     classifier = seen_by(args, full)
     looks, since = args.out / LOOKS, time.monotonic()  # a call that goes on does not see those before
@@ -93,7 +95,7 @@ def main(words: Sequence[str]) -> Path:
         classifier,
         classifier if args.soft_labels else None,
         config=config,
-        images=full.subset(full.labels.argsort(stable=True)) if stores_all(generator, full) else None,
+        images=images,
         seed=args.seed,
         device=args.device,
         checkpoint=args.out / CHECKPOINT,

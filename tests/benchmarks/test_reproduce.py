@@ -14,10 +14,12 @@ import torch.distributed as dist
 
 import reproduce
 from accuracy import cells, machines, measure, missing
+from accuracy.members import images_of
 from accuracy.tables import label
 from conftest import SMALL_CLASSIFIERS
 from dim_data import Generator, GeneratorConfig
 from dim_data.distillation import learning
+from dim_data.images import LabelledImages
 from dim_data.images.specs import KNOWN_SPECS
 from dim_data.networks import CLASSIFIERS, ConvNet
 from dim_data.protocol import evaluation
@@ -207,6 +209,27 @@ def test_ranks_share_the_seeds_of_a_cell(root: Path) -> None:
     assert sorted(first + second) == [0, 1, 2, 3]
     (path,) = (root / "results").iterdir()
     assert set(json.loads(path.read_text())["runs"]) == set("0123")
+
+
+def test_the_images_of_the_codes_that_were_kept_are_found() -> None:
+    spec, options = KNOWN_SPECS["cifar10"], {"width": 8, "top_width": 4, "blocks": 1}
+    generator = Generator(GeneratorConfig(spec, "compact", "codes", options, codes=60))
+    latents = torch.where(torch.rand(60, *generator.decoder.latent_shape) < 0.5, -1.0, 1.0)
+    stored = generator.store(latents, torch.arange(60) % 10)
+    with torch.no_grad():
+        for parameter in stored.decoder.parameters():
+            parameter.mul_(3)  # so that pictures differ
+    shuffled = torch.randperm(60)
+    images = LabelledImages(stored.decode(shuffled), stored.bank.labels[shuffled], spec)
+    everything = images_of(stored, images)
+    assert everything is not None
+    assert torch.equal(everything.labels, stored.bank.labels)
+    kept = stored.keep_codes(33)  # three of each class
+    found = images_of(kept, LabelledImages(stored.decode(torch.arange(60)), stored.bank.labels, spec))
+    assert found is not None
+    assert torch.equal(found.images, kept.decode(torch.arange(30)))
+    assert images_of(kept, images) is None  # other images stand where theirs should
+    assert images_of(kept, images.subset(images.labels < 9)) is None
 
 
 @pytest.mark.usefixtures("small_classifiers")
