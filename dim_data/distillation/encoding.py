@@ -12,13 +12,13 @@ from dim_data.distillation.loops import Ema, StageStep
 from dim_data.distillation.reconstruction import Encoder
 from dim_data.generator import Generator
 from dim_data.images import ImageRows, in_steps, torch_defaults
-from dim_data.networks import GlobalRng, autocast, compiled
+from dim_data.networks import GlobalRng, Muon, autocast, compiled
 from dim_data.protocol import LoopState
 
 __all__ = ["ENCODER_BATCH", "encoder_parts", "fit_encoder"]
 
 ENCODER_BATCH = 128
-LR = 2e-3
+LR, MOMENTUM = 0.06, 0.9
 EMA = 0.995
 
 
@@ -28,7 +28,7 @@ def encoder_parts(generator: Generator, seed: int, device: torch.device) -> Loop
     with GlobalRng(seed):
         encoder = Encoder(generator.spec, generator.decoder.latent_shape)
     encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.AdamW(encoder.parameters(), LR, betas=(0.9, 0.99), weight_decay=0.01)
+    optimiser = Muon(encoder.parameters(), LR, MOMENTUM)
     return LoopState({"encoder": encoder, "optimiser": optimiser, "average": Ema(encoder, EMA)}, seed)
 
 
