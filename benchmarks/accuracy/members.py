@@ -49,7 +49,7 @@ def read_source(args: argparse.Namespace, whole: bool = True) -> tuple[Generator
     """
     generator = Generator.from_pretrained(args.source)
     full = load_real(args.data or generator.spec.name, generator.spec, root=args.data_root)
-    if whole and not _stores_all(generator, full):
+    if whole and not torch.equal(_counts(generator, full), generator.bank.counts):
         raise ValueError(f"{args.source} does not store the code of every training image")
     args.out.mkdir(parents=True, exist_ok=True)
     return generator, full
@@ -65,7 +65,7 @@ def images_of(generator: Generator, images: LabelledImages) -> LabelledImages | 
         images: All that codes were made of.
     """
     ordered, counts = images.subset(images.labels.argsort(stable=True)), generator.bank.counts
-    there = torch.bincount(images.labels, minlength=len(counts))
+    there = _counts(generator, images)
     if torch.equal(there, counts):
         return ordered
     if bool((there < counts).any()):
@@ -80,8 +80,9 @@ def images_of(generator: Generator, images: LabelledImages) -> LabelledImages | 
     return None
 
 
-def _stores_all(generator: Generator, images: LabelledImages) -> bool:
-    return torch.bincount(images.labels).tolist() == generator.bank.counts.tolist()
+def _counts(generator: Generator, images: LabelledImages) -> torch.Tensor:
+    """Images of each class of the generator's."""
+    return torch.bincount(images.labels, minlength=generator.spec.num_classes)
 
 
 def _are_painted(generator: Generator, images: LabelledImages) -> bool:

@@ -91,7 +91,7 @@ class DistilledDataset(Items):
             stored codes or ``fixed``, or ``soft_labels`` with a generator that stores none or past [0, 1].
     """
 
-    _replaced = "CIFAR10"
+    _tested_on = "torchvision.datasets.CIFAR10(root, train=False)"
 
     @points_to_torchvision
     def __init__(
@@ -114,7 +114,7 @@ class DistilledDataset(Items):
         if not train:
             raise ValueError(
                 "train=False asks for a test set, and synthetic images are never one: "
-                f"test on the real images, for example torchvision.datasets.{self._replaced}(root, train=False)"
+                f"test on the real images, for example {self._tested_on}"
             )
         self.ipc, self.train = check_int("ipc", ipc, 1), True
         self.seed, self.fixed = check_int("seed", seed), fixed

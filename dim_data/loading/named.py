@@ -17,6 +17,12 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 class _Named(DistilledDataset):
     _bundled: str
 
+    def _stand_in(self, root: str | Path | None, source: Generator | str | Path | None, **options: Any) -> None:
+        DistilledDataset.__init__(self, self._bundled if source is None else source, **options)
+        self.root = root
+
+
+class _WithTrain(_Named):
     def __init__(
         self,
         root: str | Path | None = None,
@@ -28,17 +34,11 @@ class _Named(DistilledDataset):
         source: Generator | str | Path | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(
-            self._bundled if source is None else source,
-            train=train,
-            transform=transform,
-            target_transform=target_transform,
-            **options,
-        )
-        self.root = root
+        shared = {"transform": transform, "target_transform": target_transform, **options}
+        self._stand_in(root, source, train=train, **shared)
 
 
-class DistilledCIFAR10(_Named):
+class DistilledCIFAR10(_WithTrain):
     """:class:`DistilledDataset` of ``"cifar10"``, with the signature of torchvision's ``CIFAR10``.
 
     Args:
@@ -51,16 +51,16 @@ class DistilledCIFAR10(_Named):
         **options: ``ipc``, ``seed``, ``fixed``, ... of :class:`DistilledDataset`.
     """
 
-    _bundled, _replaced = "cifar10", "CIFAR10"
+    _bundled = "cifar10"
 
 
-class DistilledMNIST(_Named):
+class DistilledMNIST(_WithTrain):
     """:class:`DistilledDataset` of ``"mnist"``, with the signature of torchvision's ``MNIST``.
 
     The arguments are those of :class:`DistilledCIFAR10`.
     """
 
-    _bundled, _replaced = "mnist", "MNIST"
+    _bundled, _tested_on = "mnist", "torchvision.datasets.MNIST(root, train=False)"
 
     @property
     def classes(self) -> list[str]:
@@ -69,16 +69,16 @@ class DistilledMNIST(_Named):
         return [names.get(name, name) for name in self.spec.classes]
 
 
-class DistilledFashionMNIST(_Named):
+class DistilledFashionMNIST(_WithTrain):
     """:class:`DistilledDataset` of ``"fashion_mnist"``, with the signature of torchvision's ``FashionMNIST``.
 
     The arguments are those of :class:`DistilledCIFAR10`.
     """
 
-    _bundled, _replaced = "fashion_mnist", "FashionMNIST"
+    _bundled, _tested_on = "fashion_mnist", "torchvision.datasets.FashionMNIST(root, train=False)"
 
 
-class DistilledSVHN(DistilledDataset):
+class DistilledSVHN(_Named):
     """:class:`DistilledDataset` of ``"svhn"``, with the signature of torchvision's ``SVHN``.
 
     Its ``split()`` is that of :class:`DistilledDataset`, where torchvision's has the word that it was given. The data
@@ -97,6 +97,8 @@ class DistilledSVHN(DistilledDataset):
         ValueError: Another ``split``, or what :class:`DistilledDataset` raises.
     """
 
+    _bundled, _tested_on = "svhn", "torchvision.datasets.SVHN(root, split='test')"
+
     def __init__(
         self,
         root: str | Path | None = None,
@@ -111,14 +113,12 @@ class DistilledSVHN(DistilledDataset):
         if split != "train":
             raise ValueError(
                 f"split={split!r} is not what was distilled: pass split='train', and test on the real images, for "
-                "example torchvision.datasets.SVHN(root, split='test')"
+                f"example {self._tested_on}"
             )
-        chosen = "svhn" if source is None else source
-        super().__init__(chosen, transform=transform, target_transform=target_transform, **options)
-        self.root = root
+        self._stand_in(root, source, transform=transform, target_transform=target_transform, **options)
 
 
-class DistilledEuroSAT(DistilledDataset):
+class DistilledEuroSAT(_Named):
     """:class:`DistilledDataset` of ``"eurosat"``, with the signature of torchvision's ``EuroSAT``.
 
     Torchvision's holds all 27,000 images, and a script keeps some of them to test on. The bundled generator was made
@@ -137,6 +137,8 @@ class DistilledEuroSAT(DistilledDataset):
         ValueError: There is a ``loader``, or what :class:`DistilledDataset` raises.
     """
 
+    _bundled, _tested_on = "eurosat", "those of torchvision.datasets.EuroSAT(root) that are numbered past 600"
+
     def __init__(
         self,
         root: str | Path | None = None,
@@ -153,6 +155,4 @@ class DistilledEuroSAT(DistilledDataset):
                 "loader= reads files, and here are none: items are PIL images, of which transform= makes what you "
                 "want, for example torchvision.transforms.PILToTensor()"
             )
-        chosen = "eurosat" if source is None else source
-        super().__init__(chosen, transform=transform, target_transform=target_transform, **options)
-        self.root = root
+        self._stand_in(root, source, transform=transform, target_transform=target_transform, **options)

@@ -66,6 +66,13 @@ def test_only_the_training_digits_of_svhn_were_distilled(split: str) -> None:
         DistilledSVHN("./data", split=split)
 
 
+def test_train_false_points_to_images_that_are_there() -> None:
+    with pytest.raises(ValueError, match=r"SVHN\(root, split='test'\)$"):
+        DistilledSVHN(train=False)
+    with pytest.raises(ValueError, match=r"EuroSAT\(root\) that are numbered past 600$"):
+        DistilledEuroSAT(train=False)
+
+
 def test_svhn_holds_its_pictures_as_torchvision_does() -> None:
     made = DistilledSVHN(ipc=2)
     assert made.data.shape == (20, 3, 32, 32)
