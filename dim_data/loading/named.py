@@ -18,7 +18,7 @@ class _Named(DistilledDataset):
     _bundled: str
 
     def _stand_in(self, root: str | Path | None, source: Generator | str | Path | None, **options: Any) -> None:
-        DistilledDataset.__init__(self, self._bundled if source is None else source, **options)
+        super().__init__(self._bundled if source is None else source, **options)
         self.root = root
 
 
@@ -34,8 +34,7 @@ class _WithTrain(_Named):
         source: Generator | str | Path | None = None,
         **options: Any,
     ) -> None:
-        shared = {"transform": transform, "target_transform": target_transform, **options}
-        self._stand_in(root, source, train=train, **shared)
+        self._stand_in(root, source, train=train, transform=transform, target_transform=target_transform, **options)
 
 
 class DistilledCIFAR10(_WithTrain):
