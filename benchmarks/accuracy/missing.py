@@ -4,8 +4,8 @@
     python benchmarks/reproduce.py missing --data-root DIR --datasets cifar10 --classifiers convnet3 --ipc 1 10
 
 A cell is one call of :mod:`accuracy.measure` for one seed; what is in ``results/`` already is passed over, so the same
-call goes on where it stopped. Time is looked at between cells. ``--list`` only says what is missing. Under torchrun
-each rank takes the next cell.
+call goes on where it stopped. Time is looked at between cells. ``--list`` only says what is missing, ``--begun`` leaves
+out cells that no seed was measured of. Under torchrun each rank takes the next cell.
 """
 
 from __future__ import annotations
@@ -59,11 +59,17 @@ def list_cells(args: argparse.Namespace) -> list[Cell]:
     return sorted(cells, key=lambda c: (c[5] * CLASSIFIERS[c[3]], c[6]))
 
 
-def is_measured(cell: Cell, folder: Path) -> bool:
-    """Whether the cell's seed is in its result file."""
-    dataset, row, source, classifier, recipe, ipc, seed = cell
+def measured(cell: Cell, folder: Path) -> set[int]:
+    """The seeds in the cell's result file."""
+    dataset, row, source, classifier, recipe, ipc, _ = cell
     path = result_path(folder, dataset, row, dataset if row == "real" else source, classifier, recipe, ipc)
-    return str(seed) in runs_in(path)
+    return {int(seed) for seed in runs_in(path)}
+
+
+def lacking(args: argparse.Namespace) -> list[Cell]:
+    """The cells asked for whose seed is not in their result file."""
+    found = [(cell, measured(cell, args.out)) for cell in list_cells(args)]
+    return [cell for cell, seeds in found if cell[-1] not in seeds and (seeds or not args.begun)]
 
 
 def read_arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -79,6 +85,7 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=1000)
     parser.add_argument("--max-minutes", type=float, default=float("inf"))
+    parser.add_argument("--begun", action="store_true", help="only cells that some seed was measured of")
     parser.add_argument("--list", action="store_true", help="only print what is missing")
     parser.add_argument("--data-root", default=os.environ.get("DIM_DATA_ROOT"), help="default: DIM_DATA_ROOT")
     parser.add_argument("--device")
@@ -90,14 +97,15 @@ def main(words: Sequence[str]) -> int:
     """Fill the tables; returns how many cells are still missing."""
     args = read_arguments(words)
     deadline = time.monotonic() + 60 * args.max_minutes
-    missing = [cell for cell in list_cells(args) if not is_measured(cell, args.out)]
+    missing = lacking(args)
     errand = Errand(Ranks.present(), "missing", {"words": list(words)})
     while missing and not args.list and time.monotonic() < deadline:
         dataset, row, source, classifier, recipe, ipc, seed = cell = missing.pop(0)
         if not errand.take(repr(cell)):
             continue
         one = [dataset, "--row", row, "--source", source, "--classifier", classifier, "--recipe", recipe]
-        one += ["--ipc", ipc, "--seeds", seed, "--epochs", args.epochs, "--data-root", args.data_root]
+        one += ["--ipc", ipc, "--seeds", seed, "--epochs", args.epochs]
+        one += ["--data-root", args.data_root] if args.data_root else []
         one += ["--device", args.device] if args.device else []
         if args.out != RESULTS:  # a published command names no folder of the machine it ran on
             one += ["--out", args.out]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -116,12 +119,10 @@ def test_missing_measures_what_is_missing_cheapest_first(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls: list[list[str]] = []
-    original, is_measured = measure.main, missing.is_measured
+    original, measured = measure.main, missing.measured
     monkeypatch.setattr(measure, "main", lambda words, ranks: calls.append(words) or original(words, ranks))
     monkeypatch.setattr(missing, "bundled_names", lambda: [str(root / "tiny")])
-    monkeypatch.setattr(
-        missing, "is_measured", lambda cell, folder: is_measured((*cell[:2], "tiny", *cell[3:]), folder)
-    )
+    monkeypatch.setattr(missing, "measured", lambda cell, folder: measured((*cell[:2], "tiny", *cell[3:]), folder))
     some = ["missing", "--classifiers", "convnet3", "--recipes", "tuned", "soft", "--rows", "generator"]
     some += ["--ipc", "2", "1", "--epochs", "1", "--data-root", str(root), "--device", "cpu"]
     for module in (measure, missing):
@@ -130,15 +131,29 @@ def test_missing_measures_what_is_missing_cheapest_first(
     listed = capsys.readouterr().out.splitlines()
     assert [line.split()[-2:] for line in listed] == [[ipc, seed] for ipc in "12" for seed in "012"]
     assert reproduce.main([*some, "--max-minutes", "0"]) == 6
+    assert reproduce.main([*some, "--begun", "--list"]) == 0
     assert calls == []
     assert reproduce.main([*some, "--seeds", "1"]) == 0
     assert [words[words.index("--ipc") + 1] for words in calls] == ["1", "2"]
     assert not any("--out" in words for words in calls)  # the folder would be published with the command
     assert reproduce.main([*some, "--list"]) == 4
+    assert reproduce.main([*some, "--begun", "--list", "--recipes", "tuned", "paper"]) == 4
     elsewhere = ["--out", str(root / "elsewhere")]
     assert reproduce.main([*some, *elsewhere, "--ipc", "1", "--seeds", "0"]) == 0
     assert calls[-1][-2:] == elsewhere
     assert len(list((root / "elsewhere").iterdir())) == 1
+
+
+@pytest.mark.parametrize("words", [["cifar10"], ["missing", "--epochs", "1"], ["refine", "cifar10", "--out", "new"]])
+def test_without_the_real_images_one_line_says_where_to_name_them(words: list[str], tmp_path: Path) -> None:
+    script, environment = Path(reproduce.__file__).resolve(), {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    environment.pop("DIM_DATA_ROOT", None)
+    words = [sys.executable, str(script), *words]
+    done = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("reproduce.py: say where")
+    assert "--data-root, or DIM_DATA_ROOT" in line
 
 
 def test_published_commands_still_run_and_name_no_folder_of_the_machine_they_ran_on() -> None:
