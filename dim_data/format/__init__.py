@@ -23,7 +23,7 @@ from dim_data.format.files import (
 )
 from dim_data.format.latents import pack, packed_width, unpack
 from dim_data.format.reading import read_config, read_json, read_weights
-from dim_data.format.rounding import round_layers
+from dim_data.format.rounding import round_layers, round_table
 from dim_data.format.weights import format_of, kept_weights, packed_weights, unpacked_weights
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "read_json",
     "read_weights",
     "round_layers",
+    "round_table",
     "unpack",
     "unpacked_weights",
     "write_atomically",

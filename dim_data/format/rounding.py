@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dim_data.format.weights import FOUR_BIT_TOP
 from dim_data.networks import DoublingConv
 
-__all__ = ["round_layers"]
+__all__ = ["round_layers", "round_table"]
 
 PATCHES = 1024
 """Of a batch's inputs, as many are looked at: a convolution has one at each pixel."""
@@ -45,6 +45,19 @@ def round_layers(network: nn.Module, batches: Sequence[tuple[Tensor, ...]]) -> d
             layer.weight.copy_(_round_rows(rows, scales, moments).view(layer.weight.shape))
             found[f"{name}.weight"] = scales
     return found
+
+
+@torch.no_grad()
+def round_table(table: Tensor) -> Tensor:
+    """Round ``table`` (..., D), in place, to whole multiples, -7 to 7, of a scale for each row of D.
+
+    Returns:
+        The scales, float32 (...).
+    """
+    rows = table.flatten(0, -2)
+    scales = _best_scales(rows)
+    rows.copy_(_rounded(rows, scales[:, None]))
+    return scales.view(table.shape[:-1])
 
 
 def _moments(layer: nn.Conv2d | nn.Linear, network: nn.Module, batches: Sequence[tuple[Tensor, ...]]) -> Tensor:

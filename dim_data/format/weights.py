@@ -34,16 +34,17 @@ def packed_weights(
     """A state as it is written: floating-point tensors as ``dtype``, all others as they are.
 
     ``torch.int8`` stores layers and matrices in 8 bits with a float32 tensor ``NAME.scale`` beside each: the largest
-    weight of an output is 127. Vectors are kept in float16. ``four_bits`` names layers to store in 4 bits, and gives
-    the scales (outputs,) whose multiples their weights are already: see :mod:`dim_data.format.rounding`.
+    weight of an output is 127. Vectors are kept in float16. ``four_bits`` names layers and tables to store in 4 bits,
+    and gives the scales, one for each row, whose multiples they are already: see :mod:`dim_data.format.rounding`.
     """
     packed, four_bits = {}, four_bits or {}
     for name, tensor in state.items():
         tensor = tensor.detach().cpu().contiguous()
         if name in four_bits:
-            rows = (tensor / _along(four_bits[name], tensor)).flatten(1)
-            packed[name] = pack(rows / FOUR_BIT_TOP, FOUR_BIT_LEVELS)
-            packed[name + SCALE] = four_bits[name]
+            scale = four_bits[name]
+            rows = (tensor / _along(scale, tensor)).reshape(scale.numel(), -1)
+            packed[name] = pack(rows / FOUR_BIT_TOP, FOUR_BIT_LEVELS).view(*scale.shape, -1)
+            packed[name + SCALE] = scale
         elif not tensor.is_floating_point():
             packed[name] = tensor
         elif dtype != torch.int8 or tensor.ndim < 2:

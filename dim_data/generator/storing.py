@@ -20,6 +20,7 @@ from dim_data.format import (
     read_config,
     read_weights,
     round_layers,
+    round_table,
     unpacked_weights,
     write_atomically,
 )
@@ -79,6 +80,7 @@ def _in_four_bits(generator: Painter) -> dict[str, Tensor]:
     if hasattr(other, "teacher"):
         seen = [(other.spec.normalize(other(*batch).clamp(0, 1)),) for batch in batches]
         scales |= {f"teacher.{name}": s for name, s in round_layers(other.teacher, seen).items()}
+    scales |= {name: round_table(table) for name, table in other.source.tables().items()}
     return packed_weights(_named(other), torch.int8, scales)
 
 

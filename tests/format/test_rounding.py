@@ -104,6 +104,21 @@ def test_a_teacher_is_rounded_too(tmp_path: Path, tiny_codes: Generator) -> None
     assert (said - wanted).abs().max() < 0.05
 
 
+def test_what_a_prior_is_told_takes_four_bits(tmp_path: Path, tiny_prior: Generator) -> None:
+    generator = copy.deepcopy(tiny_prior)
+    anchors = generator.source.prior.anchors.normal_(generator=torch.Generator().manual_seed(0))
+    first = generator.save_pretrained(tmp_path / "first", dtype="int4")
+    state, (groups, count, features) = load_file(first / "model.safetensors"), anchors.shape
+    assert state["prior.anchors"].dtype == torch.uint8
+    assert state["prior.anchors"].shape == (groups, count, (features + 1) // 2)
+    assert state["prior.anchors.scale"].shape == (groups, count)
+    loaded = Generator.from_pretrained(first)
+    off = (loaded.source.prior.anchors - anchors).norm() / anchors.norm()
+    assert 0.01 < off < 0.15  # the noise around an anchor is 0.25
+    again = load_file(loaded.save_pretrained(tmp_path / "again", dtype="int4") / "model.safetensors")
+    assert torch.equal(again["prior.anchors"], state["prior.anchors"])
+
+
 def test_transposed_convolutions_keep_eight_bits(tmp_path: Path) -> None:
     generator = make_generator(GeneratorConfig(make_spec(3, 32), "dim", "noise", {"width": 36}))
     state = load_file(generator.save_pretrained(tmp_path, dtype="int4") / "model.safetensors")

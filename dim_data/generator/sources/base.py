@@ -71,3 +71,7 @@ class LatentSource(nn.Module, ABC):
             labels: Their classes, int64 (B,).
         """
         return {}
+
+    def tables(self) -> dict[str, Tensor]:
+        """Tensors of the source that four bits are enough for, by their names in the file: (..., D), rows of D."""
+        return {}

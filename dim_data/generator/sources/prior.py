@@ -124,6 +124,10 @@ class LearnedPrior(LatentSource):
             inputs.append(self.prior.anchors[clusters, 0])
         return {"prior": (self.prior, list(zip(*(x.split(64) for x in inputs), strict=True)))}
 
+    def tables(self) -> dict[str, Tensor]:
+        """See :meth:`LatentSource.tables`: anchors, which are told with more noise than rounding makes."""
+        return {"prior.anchors": self.prior.anchors} if self.prior.config.features else {}
+
     def check(self) -> None:
         """See :meth:`LatentSource.check`."""
         frequencies = self.prior.frequencies
