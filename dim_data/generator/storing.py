@@ -68,7 +68,7 @@ def save(generator: Painter, folder: Path, dtype: WeightFormat | None) -> None:
 @torch.no_grad()
 def _in_four_bits(generator: Painter) -> dict[str, Tensor]:
     """The tensors to write, layers rounded to do well on the first 256 pictures."""
-    other, classes = copy.deepcopy(generator).cpu().eval(), generator.spec.num_classes
+    other, classes = copy.deepcopy(generator).cpu().float().eval(), generator.spec.num_classes
     labels, serials = torch.arange(256) % classes, torch.arange(256) // classes
     latents = other.latents(labels, serials)
     batches: list[tuple[Tensor, ...]] = list(zip(latents.split(8), labels.split(8), strict=True))

@@ -7,6 +7,7 @@ may turn a near tie into another number, and with it all that follow.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -51,7 +52,7 @@ def sample_codes(
     On one machine bit-equal for equal arguments, however rows are batched and whatever the number of threads.
 
     Args:
-        prior: Computes in :func:`~dim_data.networks.fast_dtype`, whatever its mode.
+        prior: Computes in :func:`~dim_data.networks.fast_dtype`, whatever its mode and the type of its weights.
         labels: int64 (B,), on the prior's device; see :meth:`~dim_data.networks.TokenPrior.condition`.
         clusters: int64 (B,), as told to the transformer.
         features: Float (B, D), as told to the transformer; ``None`` if it is told none.
@@ -62,6 +63,8 @@ def sample_codes(
         uint8 (B, *shape), each below ``levels``.
     """
     device, count = labels.device, len(labels)
+    if prior.position.dtype != torch.float32:
+        prior = copy.deepcopy(prior).float()
     rows = group_rows(prior, device)
     seen = torch.zeros(count, 0, device=device) if features is None else features
     inputs = (labels, clusters, seen, keys)

@@ -119,6 +119,15 @@ def test_what_a_prior_is_told_takes_four_bits(tmp_path: Path, tiny_prior: Genera
     assert torch.equal(again["prior.anchors"], state["prior.anchors"])
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_a_generator_in_half_precision_is_rounded_too(wide: Generator, tmp_path: Path, kind: torch.dtype) -> None:
+    half = copy.deepcopy(wide).to(kind)
+    loaded = Generator.from_pretrained(half.save_pretrained(tmp_path, dtype="int4"))
+    assert next(half.parameters()).dtype == kind
+    one, other = wide.synthesize(*order(60)).float(), loaded.synthesize(*order(60)).float()
+    assert (one - other).abs().mean() < 0.1 * one.std()
+
+
 def test_transposed_convolutions_keep_eight_bits(tmp_path: Path) -> None:
     generator = make_generator(GeneratorConfig(make_spec(3, 32), "dim", "noise", {"width": 36}))
     state = load_file(generator.save_pretrained(tmp_path, dtype="int4") / "model.safetensors")

@@ -257,3 +257,13 @@ def test_dataset_and_loader_hand_out_its_pictures(tiny_prior: Generator, workers
     assert torch.equal(torch.cat([images for images, _ in loader]), wanted)
     with pytest.raises(ValueError, match="a cache needs stored codes"):
         DistilledDataset(tiny_prior, cache=True)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_a_prior_in_half_precision_draws_what_its_weights_say(tiny_prior: Generator, kind: torch.dtype) -> None:
+    half = copy.deepcopy(tiny_prior).to(kind)
+    labels, serials = torch.arange(60) % 3, torch.arange(60) // 3
+    drawn = half.latents(labels, serials, seed=1)
+    assert (drawn.dtype, next(half.parameters()).dtype) == (torch.float32, kind)
+    assert torch.equal(drawn, copy.deepcopy(half).float().latents(labels, serials, seed=1))
+    assert half.synthesize(labels, serials).shape == tiny_prior.synthesize(labels, serials).shape
