@@ -11,7 +11,7 @@ from dim_data.format import GeneratorConfig
 from dim_data.generator.labelling import opinion
 from dim_data.generator.sources import SOURCES, LatentSource, StoredCodes
 from dim_data.images import ImageSpec, torch_defaults
-from dim_data.networks import ARCHITECTURES, ConvNet, autocast, parse_options
+from dim_data.networks import ARCHITECTURES, ConvNet, autocast, in_float32, parse_options
 
 __all__ = ["CHUNK", "Painter"]
 
@@ -126,7 +126,8 @@ class Painter(nn.Module):
         if self.source.finite:
             return self.bank.opinions(self.rows(labels, serials, seed))
         pictures = self.synthesize(labels, serials, seed) if pictures is None else pictures
-        return self._in_chunks(lambda batch: opinion([self.teacher], batch, self.spec), pictures)
+        teacher = in_float32(self.teacher)
+        return self._in_chunks(lambda batch: opinion([teacher], batch, self.spec), pictures)
 
     # Images ------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dim_data.networks.building import build_classifier, check_classifier, classifier_builder, logits_of
 from dim_data.networks.classifiers import CLASSIFIERS, ConvNet, usual_convnet
-from dim_data.networks.compute import autocast, compiled, fast_dtype, resolve_device
+from dim_data.networks.compute import autocast, compiled, fast_dtype, in_float32, resolve_device
 from dim_data.networks.decoders import ARCHITECTURES, DoublingConv, ResidualBlock, parse_options, reached_sizes
 from dim_data.networks.joining import is_first, joined, own_device
 from dim_data.networks.meeting import RankError
@@ -52,6 +52,7 @@ __all__ = [
     "compiled",
     "fast_dtype",
     "group_rows",
+    "in_float32",
     "is_first",
     "joined",
     "logits_of",

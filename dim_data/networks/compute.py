@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import warnings
@@ -16,9 +17,10 @@ from torch import nn
 
 from dim_data.networks.meeting import RankError
 
-__all__ = ["autocast", "compiled", "fast_dtype", "resolve_device"]
+__all__ = ["autocast", "compiled", "fast_dtype", "in_float32", "resolve_device"]
 
 P = ParamSpec("P")
+M = TypeVar("M", bound=nn.Module)
 R = TypeVar("R")
 
 
@@ -68,6 +70,13 @@ def autocast(device: torch.device, dtype: torch.dtype | None = None) -> Abstract
     """
     dtype = fast_dtype(device) if dtype is None else dtype
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32, cache_enabled=False)
+
+
+def in_float32(network: M) -> M:
+    """The network itself if its weights are float32, else a copy of it whose weights are."""
+    if all(p.dtype == torch.float32 for p in network.parameters()):
+        return network
+    return copy.deepcopy(network).float()
 
 
 def compiled(function: Callable[P, R], alone: bool = True) -> Callable[P, R]:

@@ -7,7 +7,6 @@ may turn a near tie into another number, and with it all that follow.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -18,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dim_data.networks.compute import fast_dtype
+from dim_data.networks.compute import fast_dtype, in_float32
 from dim_data.networks.priors import PriorBlock, TokenPrior
 
 __all__ = ["Noise", "group_rows", "sample_codes"]
@@ -62,9 +61,7 @@ def sample_codes(
     Returns:
         uint8 (B, *shape), each below ``levels``.
     """
-    device, count = labels.device, len(labels)
-    if prior.position.dtype != torch.float32:
-        prior = copy.deepcopy(prior).float()
+    device, count, prior = labels.device, len(labels), in_float32(prior)
     rows = group_rows(prior, device)
     seen = torch.zeros(count, 0, device=device) if features is None else features
     inputs = (labels, clusters, seen, keys)

@@ -242,6 +242,9 @@ def test_a_teacher_beside_it_gives_soft_labels(tiny_codes: Generator, tiny_prior
     soft = generator.soft_labels(LABELS, SERIALS)
     assert soft.shape == (20, 3)
     torch.testing.assert_close(soft.sum(1), torch.ones(20))
+    half = copy.deepcopy(generator).half().soft_labels(LABELS, SERIALS)
+    assert (half.dtype, half.shape) == (torch.float32, soft.shape)
+    assert torch.allclose(half.sum(1), torch.ones(len(half)), atol=1e-4)
     data = DistilledDataset(generator, ipc=2, soft_labels=True)
     assert data[0][1].shape == (3,)
 
