@@ -42,8 +42,8 @@ SIZES = ((40_000, 256, 8, 128, 0.1), (15_000, 192, 6, 96, 0.15), (5_000, 128, 4,
 """From so many codes on: width, layers, hidden, dropout."""
 PER_CLUSTER = 100
 FEATURES = 64
-ANCHORS, MOST = 5_120, 512
-"""Features of real images that a prior keeps, and of one cluster, at most."""
+ANCHORS, MOST = 20_480, 512
+"""Features of real images that a prior keeps, and of one cluster, at most: 36 bytes each in four bits."""
 
 Encode = Callable[[Tensor, torch.Generator, Tensor], tuple[Tensor, Tensor]]
 """Rows int64 (B,) of a :class:`CodeSet`, random numbers for all of them, and which are at hand, bool (B,), to codes of
@@ -87,13 +87,14 @@ def prior_for(codes: int, classes: int, config: PriorTrainingConfig, parted: boo
     """
     _, width, layers, hidden, dropout = next(size for size in SIZES if codes >= size[0])
     clusters = (config.clusters or max(1, min(32, codes // (classes * PER_CLUSTER)))) if parted else 1
+    groups = classes * clusters
     size = PriorConfig(
         config.width or width,
         config.layers or layers,
         config.hidden or hidden,
         clusters,
         features=(FEATURES if config.features is None else config.features) if parted else 0,
-        anchors=config.anchors or max(1, min(MOST, ANCHORS // (classes * clusters), codes // classes)),
+        anchors=config.anchors or max(1, min(MOST, ANCHORS // groups, codes // groups)),
     )
     return size, dropout if config.dropout is None else config.dropout
 
