@@ -52,7 +52,7 @@ class PriorConfig:
     clusters: int = bounded(32, 1, 1024)
     patch: int = bounded(2, 1, 4)
     features: int = bounded(64, 0, 128)
-    anchors: int = bounded(16, 1, 4096)
+    anchors: int = bounded(64, 1, 4096)
 
     def __post_init__(self) -> None:
         check_bounds(PriorConfig, asdict(self), "a prior")

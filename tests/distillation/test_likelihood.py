@@ -155,7 +155,7 @@ def test_sizes_follow_the_number_of_codes() -> None:
     config = PriorTrainingConfig()
     large, dropout = prior_for(47_500, 10, config)
     small, more = prior_for(5_700, 10, config)
-    assert large == PriorConfig(anchors=64)
+    assert large == PriorConfig()
     assert (small.clusters, small.anchors) == (5, 114)  # as many as a cluster has images
     assert dropout == 0.1
     assert small.width < large.width
