@@ -1,4 +1,4 @@
-"""Weights in four bits: what rounding one of them spoils, those still to be rounded make up for."""
+"""Four bits: what rounding a weight of a layer spoils, those still to be rounded make up for; tables alone."""
 
 from __future__ import annotations
 

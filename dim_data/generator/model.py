@@ -163,8 +163,9 @@ class Generator(Painter):
                 in float16.
                 ``torch.float16`` and ``bfloat16`` take two bytes a weight; ``float32`` keeps every bit;
                 ``int8`` halves float16, with one scale for each output of a layer; ``"int4"`` has layers in 4 bits,
-                rounded together (:mod:`dim_data.format.rounding`), all else as with ``int8``. Under these two, what
-                was read in as few bits and has not changed stays as it was.
+                rounded together (:mod:`dim_data.format.rounding`), and the features that a prior draws around, all
+                else as with ``int8``. Under these two, what was read in as few bits and has not changed stays as it
+                was.
 
         Raises:
             ValueError: Another ``dtype``.
