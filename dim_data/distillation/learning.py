@@ -17,7 +17,7 @@ from dim_data.distillation.lessons import Lesson, image_lesson, to_numbers
 from dim_data.distillation.loops import StageStep, in_sittings
 from dim_data.generator import Generator
 from dim_data.images import LabelledImages, digest, torch_defaults
-from dim_data.networks import resolve_device
+from dim_data.networks import in_float32, resolve_device
 from dim_data.protocol import LoopState, Sittings
 
 __all__ = ["learn_prior"]
@@ -86,7 +86,7 @@ def learn_prior(
     with torch_defaults():
         painter = copy.deepcopy(generator).to(place)
         if classifier is not None:
-            classifier = classifier.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            classifier = in_float32(classifier.to(place, memory_format=torch.channels_last))  # type: ignore[call-overload]
         parts: dict[str, LoopState] = {}
         loops: list[Iterator[StageStep]] = []
         chosen = torch.randperm(len(bank), generator=torch.Generator().manual_seed(seed))[: int(holdout * len(bank))]

@@ -20,7 +20,7 @@ from dim_data.distillation.choices import RefiningConfig
 from dim_data.distillation.loops import StageStep
 from dim_data.generator import Generator, opinions
 from dim_data.images import ImageSpec, LabelledImages, in_steps, torch_defaults
-from dim_data.networks import ALONE, Ranks, autocast, compiled, logits_of, resolve_device
+from dim_data.networks import ALONE, Ranks, autocast, compiled, in_float32, logits_of, resolve_device
 from dim_data.protocol import LoopState
 
 __all__ = ["refine", "refine_codes", "relabel_codes"]
@@ -85,7 +85,7 @@ def refine_codes(
     place = resolve_device(device)
     with torch_defaults():
         state = LoopState({"generator": copy.deepcopy(generator).requires_grad_(False).eval().to(place)}, seed=0)
-        members = [member.to(place, memory_format=torch.channels_last) for member in classifiers]  # type: ignore[call-overload]
+        members = [in_float32(member.to(place, memory_format=torch.channels_last)) for member in classifiers]  # type: ignore[call-overload]
     for step in refine(state, data, members, RefiningConfig(looks), device=place):
         if on_step is not None:
             on_step(step)

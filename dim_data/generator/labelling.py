@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dim_data.images import ImageRows, ImageSpec, torch_defaults
-from dim_data.networks import autocast, compiled, logits_of
+from dim_data.networks import autocast, compiled, in_float32, logits_of
 
 __all__ = ["blended", "opinion", "opinions"]
 
@@ -82,6 +82,6 @@ def opinions(
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be positive, got {temperature}")
     device = next(teachers[0].parameters()).device
-    ask = [compiled(teacher.eval()) for teacher in teachers]
+    ask = [compiled(in_float32(teacher.eval())) for teacher in teachers]
     batches = images.split(batch_size) if isinstance(images, Tensor | ImageRows) else images
     return torch.cat([opinion(ask, batch.to(device), spec, temperature) for batch in batches])

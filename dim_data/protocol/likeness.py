@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dim_data.generator import Generator
 from dim_data.images import ImageRows, ImageSpec, LabelledImages, torch_defaults
-from dim_data.networks import autocast, resolve_device
+from dim_data.networks import autocast, in_float32, resolve_device
 
 __all__ = ["Likeness", "Nearness", "measure_likeness"]
 
@@ -104,7 +104,7 @@ def measure_likeness(
 
 def _seen_by(classifier: nn.Module, spec: ImageSpec, device: torch.device) -> Describe:
     """The classifier's last feature map, in at most 4x4 parts."""
-    watcher: Any = classifier.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    watcher: Any = in_float32(classifier.eval().to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
 
     def describe(images: Tensor) -> Tensor:
         batch = spec.normalize(images.to(device).float() / 255).contiguous(memory_format=torch.channels_last)

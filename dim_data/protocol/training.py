@@ -12,7 +12,7 @@ from torch import nn
 
 from dim_data.generator import Generator
 from dim_data.images import ImageSpec, LabelledImages, augment, in_steps, torch_defaults
-from dim_data.networks import GlobalRng, autocast, check_classifier, compiled, logits_of, resolve_device
+from dim_data.networks import GlobalRng, autocast, check_classifier, compiled, in_float32, logits_of, resolve_device
 from dim_data.protocol.recipes import Recipe, make_optimizer
 from dim_data.protocol.showing import Fetch, batch_sizes, batches, image_source
 from dim_data.protocol.sittings import Sittings
@@ -124,8 +124,7 @@ def measure_accuracy(model: nn.Module, test: LabelledImages, batch_size: int | N
     batch_size = batch_size or 200 >> test.spec.doublings
     device = next(model.parameters()).device
     was_training = model.training
-    model.eval()
-    forward, right = compiled(model), 0
+    forward, right = compiled(in_float32(model.eval())), 0
     for images, labels in zip(test.images.split(batch_size), test.labels.split(batch_size), strict=True):
         count = len(labels)
         images = F.pad(images, (0, 0, 0, 0, 0, 0, 0, batch_size - count))  # one shape, compiled once

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from collections.abc import Callable
@@ -198,6 +199,13 @@ def test_learning_is_repeatable_and_leaves_the_random_state_alone() -> None:
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
     other = learn_prior(generator, config=config, seed=1, device="cpu")
     assert not torch.equal(other.source.prior.bias, one.source.prior.bias)
+
+
+def test_a_classifier_of_half_precision_tells_what_it_told() -> None:
+    generator, config = make_codes(), replace(SMALL, epochs=2)
+    half = SMALL_CLASSIFIERS["convnet3"](generator.spec).half()
+    one, two = (learn_prior(generator, c, config=config, device="cpu") for c in (half, copy.deepcopy(half).float()))
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
 
 
 def test_what_cannot_be_learned_is_refused(tiny_noise: Generator) -> None:

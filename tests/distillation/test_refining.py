@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -153,6 +154,17 @@ def test_labels_are_what_classifiers_say_of_the_pictures(
         wanted = torch.stack([(m(view) / 1.5).softmax(1) for m in classifiers for view in views]).mean(0)
     torch.testing.assert_close(taught.bank.soft.float() / 255, wanted, atol=0.01, rtol=0)
     assert source.config.soft_labels == labelled
+
+
+def test_classifiers_of_half_precision_say_what_they_said(
+    generator: Generator, images: LabelledImages, classifiers: list[nn.Module]
+) -> None:
+    half = [copy.deepcopy(member).half() for member in classifiers]
+    same = [copy.deepcopy(member).float() for member in half]
+    labelled, wanted = (relabel_codes(generator, members, device="cpu") for members in (half, same))
+    assert torch.equal(labelled.bank.soft, wanted.bank.soft)
+    refined, wanted = (refine_codes(generator, images, members, looks=2, device="cpu") for members in (half, same))
+    assert torch.equal(refined.bank.codes, wanted.bank.codes)
 
 
 def test_a_higher_temperature_makes_labels_less_sure(generator: Generator, classifiers: list[nn.Module]) -> None:

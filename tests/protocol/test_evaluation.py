@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 import shutil
 from collections import Counter
@@ -328,6 +329,13 @@ def test_accuracy_counts_every_image_once(count: int, batch_size: int, device: t
     some = TEST.subset(torch.arange(count))
     model = Moody(TEST.spec).to(device).eval()
     assert measure_accuracy(model, some, batch_size) * count == pytest.approx(int((some.labels == 0).sum()))
+
+
+def test_a_model_of_half_precision_is_measured_and_stays_as_it_is() -> None:
+    torch.manual_seed(0)
+    model = ConvNet(TEST.spec, width=8).half()
+    assert measure_accuracy(model, TEST) == measure_accuracy(copy.deepcopy(model).float(), TEST)
+    assert all(p.dtype == torch.float16 for p in model.parameters())
 
 
 # Sources and classifiers -------------------------------------------------------------------------------

@@ -31,7 +31,8 @@ def test_distances_are_those_of_the_nearest() -> None:
 def test_copies_are_found_out(tiny_codes: Generator) -> None:
     rows = torch.arange(len(tiny_codes.bank))
     copied = LabelledImages(tiny_codes.decode(rows), tiny_codes.bank.labels, tiny_codes.spec)
-    found = measure_likeness(tiny_codes, copied, random_images(300, 1), ConvNet(tiny_codes.spec, width=8), count=60)
+    half = ConvNet(tiny_codes.spec, width=8).half()
+    found = measure_likeness(tiny_codes, copied, random_images(300, 1), half, count=60)
     assert (found.count, found.pixels.pictures, found.pixels.close) == (60, 0, 1)
     assert found.pixels.held_out > 50
     assert found.features is not None
