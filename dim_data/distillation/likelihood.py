@@ -38,7 +38,7 @@ RISE, LAST = 300, 0.02
 UNTOLD_CLASS, UNTOLD_CLUSTER = 0.1, 0.15
 EMA = 0.999
 
-SIZES = ((40_000, 256, 8, 128, 0.1), (15_000, 192, 6, 96, 0.15), (5_000, 128, 4, 64, 0.2), (0, 64, 3, 32, 0.25))
+SIZES = ((40_000, 256, 4, 96, 0.1), (15_000, 192, 6, 96, 0.15), (5_000, 128, 4, 64, 0.2), (0, 64, 3, 32, 0.25))
 """From so many codes on: width, layers, hidden, dropout."""
 PER_CLUSTER = 100
 FEATURES = 64
