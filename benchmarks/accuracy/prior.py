@@ -28,7 +28,8 @@ from dim_data.networks import CLASSIFIERS
 RESULT, CHECKPOINT, LOOKS = "generator", "prior.pt", "looks.txt"
 """Of :data:`LOOKS` a line has the bits of an image that was held out, and the seconds since the line before."""
 SHARES = ("epochs", "lr", "accept", "blur", "dropout")
-CHOICES = ("batch_size", "width", "layers", "hidden", "clusters", "features", "anchors", *SHARES)
+NUMBERS = ("batch_size", "width", "layers", "hidden", "clusters", "features", "anchors", *SHARES)
+CHOICES = (*NUMBERS, "turned")
 
 
 def read_arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -40,9 +41,10 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
         help=f"one of {', '.join(sorted(CLASSIFIERS))}, which is trained first, or a generator that holds its teacher",
     )
     parser.add_argument("--classifier-epochs", dest="classifier_epochs", type=int, default=1000)
-    for name in CHOICES:
+    for name in NUMBERS:
         kind = float if name in SHARES else int
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help="see PriorTrainingConfig")
+    parser.add_argument("--turned", action="store_true", default=None, help="see PriorTrainingConfig")
     parser.add_argument(
         "--soft-labels",
         dest="soft_labels",

@@ -209,6 +209,9 @@ class PriorTrainingConfig:
             is told, and the easier are codes learned by heart.
         dropout: Share of the channels of each branch left out; ``None`` chooses by the number of codes.
         corruption: Share of the tokens that the transformer is told wrongly.
+        turned: Whether it learns from each image turned by quarters, and mirrored too where images may be, in place of
+            mirrored and shifted by chance: for images that have no upright, such as of satellites. A pass is eight
+            times as long then, or four.
         looks: How often held-out codes are looked at, if training goes on to its end.
         patience: Looks without improvement after which it ends.
 
@@ -229,6 +232,7 @@ class PriorTrainingConfig:
     blur: float = 0.25
     dropout: float | None = None
     corruption: float = 0.1
+    turned: bool = False
     looks: int = 40
     patience: int = 6
 
@@ -238,6 +242,8 @@ class PriorTrainingConfig:
         check_number("prior.corruption", self.corruption, "[0, 1)")
         if self.dropout is not None:
             check_number("prior.dropout", self.dropout, "[0, 1)")
+        if not isinstance(self.turned, bool):
+            raise ValueError(f"prior.turned must be true or false, got {self.turned!r}")
         for name in ("batch_size", "looks", "patience"):
             check_int(f"prior.{name}", getattr(self, name), 1)
         check_number("prior.accept", self.accept, "[0, 1)")

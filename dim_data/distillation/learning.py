@@ -44,7 +44,7 @@ def learn_prior(
     """A new generator with the same decoder that draws codes for ever, as a prior learned them from the stored ones.
 
     No real image is needed, nor is a code kept. With the real ones the prior is better: an encoder learns which code
-    is stored for which image, and gives the prior codes of mirrored and shifted images besides.
+    is stored for which image, and gives the prior codes of mirrored and shifted images besides, or of turned ones.
 
     Args:
         generator: One that stores codes.
@@ -69,11 +69,13 @@ def learn_prior(
         StoppedError: ``should_stop`` said so.
         OSError: The file could not be written.
         ValueError: There are no codes, ``images`` are not those of the codes, ``holdout`` is not in [0, 1), ``config``
-            leaves the training out, or the file is of another call.
+            leaves the training out or turns images where none are given, or the file is of another call.
     """
     bank, config = generator.bank, config or PriorTrainingConfig()
     if not 0 <= holdout < 1 or not config.epochs:
         raise ValueError(f"holdout must be in [0, 1) and epochs positive, got {holdout} and {config.epochs}")
+    if config.turned and images is None:
+        raise ValueError("codes cannot be turned: give the images that they are of, or leave prior.turned off")
     if images is not None and not torch.equal(images.labels.cpu(), bank.labels.cpu()):
         raise ValueError(
             f"images must be those whose codes are stored, {len(bank)} class by class, got {len(images)} of other "

@@ -1,8 +1,8 @@
-"""What a prior is trained on: stored codes, or codes of real images, mirrored and shifted."""
+"""What a prior is trained on: stored codes, or codes of real images, mirrored and shifted, or turned."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,8 @@ SHIFT = 2
 """Pixels by which an image is shifted before it is encoded, at most."""
 STORED, MIRRORED = 0.4, 0.2
 """Shares of the kinds of code; the rest is shifted."""
+TURNED = 4096
+"""Images that are turned at once."""
 
 
 @torch_defaults()
@@ -43,7 +45,7 @@ def image_lesson(
     device: torch.device,
     ranks: Ranks = ALONE,
 ) -> Lesson:
-    """The lesson of codes of real images, which are mirrored and shifted by chance.
+    """The lesson of codes of real images, which are mirrored and shifted by chance, or all turned.
 
     Args:
         generator: Whose decoder the codes are for; stores codes.
@@ -59,14 +61,27 @@ def image_lesson(
         device: Where to compute.
         ranks: Who shares the work.
     """
-    sets, levels = (train, held_out), generator.bank.levels
-    if stored is None:
-        latents = (part for data in sets for part in encode_images(encoder, data.images, device, ranks))
-        stored = torch.cat([to_numbers(part, levels).cpu() for part in latents])
-    sight = None if classifier is None else _described(classifier, sets, device, ranks)
-    held = torch.arange(len(stored)) >= len(train)
-    labels = torch.cat([data.labels.cpu() for data in sets])
-    lesson = Lesson.of(generator, stored, labels, held, sight, config, seed, device)
+    sets, levels, views = (train, held_out), generator.bank.levels, 1
+    if config.turned:
+        views = 8 if mirror else 4
+    codes = stored
+    if codes is None or views > 1:
+        shown = (part for data in sets for part in _views(data, views))
+        latents = (latent for part in shown for latent in encode_images(encoder, part.images, device, ranks))
+        codes = torch.cat([to_numbers(latent, levels).cpu() for latent in latents])
+    if stored is not None and views > 1:
+        learned = views * len(train)
+        codes[: len(train)], codes[learned : learned + len(held_out)] = stored.split([len(train), len(held_out)])
+    sight = None
+    if classifier is not None:
+        shown = (part for data in sets for part in _views(data, views))
+        sight = _described(classifier, shown, train.spec.num_classes, device, ranks)
+    held = torch.arange(len(codes)) >= views * len(train)
+    labels = torch.cat([data.labels.cpu().repeat(views) for data in sets])
+    lesson = Lesson.of(generator, codes, labels, held, sight, config, seed, device)
+    lesson.ranks = ranks
+    if views > 1:
+        return lesson
     known = lesson.train.codes
 
     def encode(rows: Tensor, rng: torch.Generator, here: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,12 +102,26 @@ def image_lesson(
         found[again.to(found.device)] = torch.cat(parts)
         return found, kinds.to(device)
 
-    lesson.encode, lesson.ranks = encode, ranks
+    lesson.encode = encode
     return lesson
 
 
-def _described(classifier: nn.Module, sets: Sequence[LabelledImages], device: torch.device, ranks: Ranks) -> Sight:
-    """What a classifier sees in the images of all sets, each rank having looked at some."""
+def _views(data: LabelledImages, count: int) -> Iterator[LabelledImages]:
+    """The images as they are, then all turned by a quarter, and so on, then all mirrored and turned; part by part."""
+    if count == 1:
+        yield data
+        return
+    for view in range(count):
+        for rows in torch.arange(len(data)).split(TURNED):
+            part = data.subset(rows)
+            images = part.images[: len(part)]
+            yield replace(part, images=torch.rot90(images.flip(-1) if view >= 4 else images, view % 4, (2, 3)))
+
+
+def _described(
+    classifier: nn.Module, sets: Iterable[LabelledImages], classes: int, device: torch.device, ranks: Ranks
+) -> Sight:
+    """What a classifier of so many classes sees in the images of all sets, each rank having looked at some."""
     found: list[Tensor] = []
     for data in sets:
 
@@ -103,7 +132,7 @@ def _described(classifier: nn.Module, sets: Sequence[LabelledImages], device: to
             return torch.cat([seen.maps, seen.logits], 1)
 
         found += ranks.map(look, ranks.chunks(len(data), 500))
-    seen, classes = torch.cat(found), sets[0].spec.num_classes
+    seen = torch.cat(found)
     return Sight(seen[:, :-classes], seen[:, -classes:])
 
 

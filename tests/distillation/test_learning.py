@@ -64,14 +64,15 @@ def lines(out: Path) -> list[dict[str, Any]]:
 Unbroken = Callable[[int, int], Path]
 
 
-@pytest.mark.parametrize(("channels", "size", "classes"), [(1, 28, 2), (3, 32, 3)])
+@pytest.mark.parametrize(("channels", "size", "classes", "turned"), [(1, 28, 2, True), (3, 32, 3, False)])
 def test_a_run_ends_with_a_prior_and_no_code_of_an_image(
-    channels: int, size: int, classes: int, tmp_path: Path, device: torch.device
+    channels: int, size: int, classes: int, turned: bool, tmp_path: Path, device: torch.device
 ) -> None:
+    config = replace(CONFIG, prior=replace(SMALL, turned=turned, epochs=10 if turned else SMALL.epochs))
     data = make_data(channels, size, classes, per_class=12)
     data = replace(data, spec=replace(data.spec, mirror=channels == 3))
     steps: list[Any] = []
-    result = distill(data, config=CONFIG, out=tmp_path / "run", on_step=steps.append, device=device)
+    result = distill(data, config=config, out=tmp_path / "run", on_step=steps.append, device=device)
     folder = tmp_path / "run" / "generator"
     assert result.config.prior is not None
     assert (result.config.source, result.config.codes, result.config.rank) == ("noise", 0, 0)
@@ -90,7 +91,7 @@ def test_a_run_ends_with_a_prior_and_no_code_of_an_image(
     facts = json.loads((folder / "training_config.json").read_text())
     assert facts["held_out_bits"] == pytest.approx(min(curve), abs=0.01)
     assert facts["codes_shown_to_prior"] == 16 * len(prior)
-    assert DistillConfig.from_dict(facts["config"]) == CONFIG
+    assert DistillConfig.from_dict(facts["config"]) == config
     accuracy = evaluate(read, data, ipc=1, epochs=2, seeds=(0,), device=device).mean
     assert 0 <= accuracy <= 1
 
@@ -213,6 +214,10 @@ def test_what_cannot_be_learned_is_refused(tiny_noise: Generator) -> None:
         learn_prior(tiny_noise, device="cpu")
     with pytest.raises(ValueError, match=r"holdout must be in \[0, 1\) and epochs positive, got 1.0 and 20.0"):
         learn_prior(make_codes(), holdout=1.0, device="cpu")
+    with pytest.raises(ValueError, match="codes cannot be turned: give the images that they are of"):
+        learn_prior(make_codes(), config=replace(SMALL, turned=True), device="cpu")
+    with pytest.raises(ValueError, match=r"prior\.turned must be true or false, got 4"):
+        PriorTrainingConfig(turned=4)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="a ConvNet"):
         learn_prior(make_codes(), teacher=torch.nn.Linear(2, 2), config=replace(SMALL, epochs=1), device="cpu")
 
@@ -243,6 +248,29 @@ def test_with_images_codes_of_shifted_ones_are_learned_and_a_stopped_call_goes_o
     assert plain(resumed) == plain(whole)
     assert not file.exists()
     assert plain(learn_prior(generator, config=config, device="cpu")) != plain(whole)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_all_views_of_images_that_may_be_turned_are_learned(mirror: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lessons, "TURNED", 5)
+    generator, config = make_codes(), replace(SMALL, turned=True)
+    encoder, classifier = Encoder(generator.spec, generator.decoder.latent_shape), ConvNet(generator.spec, width=8)
+    images = torch.randint(256, (16, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    train, held_out = make_data(3, 32, 3, per_class=4), make_data(3, 32, 3, per_class=2).subset(torch.arange(4))
+    train, held_out = replace(train, images=images[:12]), replace(held_out, images=images[12:])
+    stored = torch.randint(2, (16, *generator.decoder.latent_shape)).to(torch.uint8)
+    options: dict[str, Any] = {"mirror": mirror, "seed": 0, "device": torch.device("cpu"), "stored": stored}
+    lesson = lessons.image_lesson(generator, encoder, train, held_out, classifier, config, **options)
+    assert lesson.encode is None
+    for data, codes, own in ((train, lesson.train, stored[:12]), (held_out, lesson.held_out, stored[12:])):
+        views = [torch.rot90(data.images, turns, (2, 3)) for turns in range(4)]
+        views += [torch.rot90(data.images.flip(-1), turns, (2, 3)) for turns in range(4)] * mirror
+        latents = reconstruction.encode_images(encoder, torch.cat(views), torch.device("cpu"))
+        wanted = lessons.to_numbers(torch.cat(list(latents)), generator.bank.levels)
+        assert torch.equal(codes.codes[len(data) :], wanted[len(data) :])
+        assert torch.equal(codes.codes[: len(data)], own)
+        assert torch.equal(codes.labels, data.labels.repeat(8 if mirror else 4))
+        assert len(codes.features.unique(dim=0)) > len(data)  # of each view what is seen in it
 
 
 def test_images_that_are_not_those_of_the_codes_are_refused() -> None:
