@@ -186,13 +186,18 @@ def test_the_readme_lists_the_bundled_generators() -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "recipe"), [("ConvNet-3, 100 k shown", "muon"), ("the same, soft labels", "muon_soft")]
+    ("start", "recipe", "ipc"),
+    [
+        ("ConvNet-3, 100 k shown", "muon", 10),
+        ("500 k shown", "muon", 50),
+        ("100 k shown, soft labels", "muon_soft", 10),
+    ],
 )
-def test_the_table_of_kinds_states_what_was_measured(start: str, recipe: str) -> None:
+def test_the_table_of_kinds_states_what_was_measured(start: str, recipe: str, ipc: int) -> None:
     (row,) = [line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if line.startswith(f"| {start} |")]
     stated = []
     for name in ("cifar10", "cifar10_noise"):
-        file = ROOT / "benchmarks/accuracy/results" / f"cifar10-generator-{name}-convnet3-{recipe}-ipc10.json"
+        file = ROOT / "benchmarks/accuracy/results" / f"cifar10-generator-{name}-convnet3-{recipe}-ipc{ipc}.json"
         found = [run["accuracy"] for run in json.loads(file.read_text("utf-8"))["runs"].values()]
         seeds = {1: " (one seed)", 2: " (two seeds)"}.get(len(found), "")
         stated.append(f"{100 * sum(found) / len(found):.1f}{seeds}")
