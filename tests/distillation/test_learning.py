@@ -30,6 +30,7 @@ from dim_data.distillation import (
 )
 from dim_data.distillation.clusters import Sight, summaries
 from dim_data.distillation.reconstruction import Encoder
+from dim_data.images.rows import ImageRows
 from dim_data.networks import ConvNet
 from dim_data.protocol import evaluate
 
@@ -260,7 +261,8 @@ def test_all_views_of_images_that_may_be_turned_are_learned(mirror: bool, monkey
     train, held_out = replace(train, images=images[:12]), replace(held_out, images=images[12:])
     stored = torch.randint(2, (16, *generator.decoder.latent_shape)).to(torch.uint8)
     options: dict[str, Any] = {"mirror": mirror, "seed": 0, "device": torch.device("cpu"), "stored": stored}
-    lesson = lessons.image_lesson(generator, encoder, train, held_out, classifier, config, **options)
+    given = [replace(data, images=ImageRows(data.images.numpy())) if mirror else data for data in (train, held_out)]
+    lesson = lessons.image_lesson(generator, encoder, *given, classifier, config, **options)
     assert lesson.encode is None
     for data, codes, own in ((train, lesson.train, stored[:12]), (held_out, lesson.held_out, stored[12:])):
         views = [torch.rot90(data.images, turns, (2, 3)) for turns in range(4)]
