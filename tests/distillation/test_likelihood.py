@@ -158,8 +158,7 @@ def test_sizes_follow_the_number_of_codes() -> None:
     assert large == PriorConfig(256, 4, 96)
     assert (small.clusters, small.anchors) == (5, 114)  # as many as a cluster has images
     assert dropout == 0.1
-    assert small.width < large.width
-    assert small.layers <= large.layers
+    assert (small.width, small.layers, small.hidden) == (128, 4, 64)
     assert 1 <= small.clusters < large.clusters
     assert more > dropout
     assert (prior_for(100, 200, config)[0].clusters, prior_for(100, 2, config)[0].anchors) == (1, 50)
