@@ -14,7 +14,7 @@ from dim_data.loading.choosing import CacheChoice
 from dim_data.loading.forms import form_of
 from dim_data.loading.items import Items
 from dim_data.loading.opening import check_soft_labels, open_source, points_to_torchvision
-from dim_data.loading.parts import part_generator
+from dim_data.loading.parts import part_generator, part_seed
 from dim_data.loading.passes import check_int, check_state, settings_to_save
 from dim_data.loading.serials import check_refresh
 from dim_data.networks import resolve_device
@@ -75,11 +75,11 @@ class DistilledDataset(Items):
             them as it takes classes. A share such as 0.5 hands out that much of them, the rest being the class.
 
     Attributes:
-        generator: The :class:`Generator`, on ``device``.
-        ipc: Images of each class.
+        generator: The :class:`Generator`, on ``device``. Not to be assigned.
+        ipc: Images of each class. Not to be assigned.
         seed: The seed.
         fixed: Whether the epoch is frozen.
-        refresh: The share of pictures that is new in each epoch.
+        refresh: The share of pictures that is new in each epoch. Not to be assigned.
 
     Raises:
         FileNotFoundError: No such source.
@@ -91,6 +91,7 @@ class DistilledDataset(Items):
             stored codes or ``fixed``, or ``soft_labels`` with a generator that stores none or past [0, 1].
     """
 
+    _splits = 0  # times that the set was split before, this being what was left
     _tested_on = "torchvision.datasets.CIFAR10(root, train=False)"
 
     @points_to_torchvision
@@ -142,7 +143,8 @@ class DistilledDataset(Items):
 
         The first is new in each pass, with ``ipc`` less what is held out; the second stays the same. They go on
         independently, so ``validation.transform`` may be another. Of stored codes the second gets some of each class
-        for itself: no more than that share of them, so that it is smaller where codes are few.
+        for itself: no more than that share of them, so that it is smaller where codes are few. Either part can be split
+        again, into three that share none.
 
         Args:
             holdout: Share of each class to hold out, in (0, 1); at least one picture.
@@ -164,11 +166,11 @@ class DistilledDataset(Items):
             )
         rest, other, different = part_generator(self.generator, self.ipc, held, self.seed)
         train, validation = copy.copy(self), copy.copy(self)
-        train.generator, train.ipc = rest, self.ipc - held
-        validation.generator, validation.ipc, validation.fixed, validation.refresh = other, different, True, 1.0
-        validation.seed = self.seed + 2**63
-        for part in (train, validation):
-            part._targets = None
+        held_out = {"generator": other, "ipc": different, "fixed": True, "refresh": 1.0, "_splits": 0}
+        held_out["seed"] = part_seed(self.seed, self._splits)
+        left = {"generator": rest, "ipc": self.ipc - held, "_splits": self._splits + 1}
+        for part, settings in ((train, left), (validation, held_out)):
+            part.__dict__.update(settings, _targets=None)
             part._begin(self._cache)
         return train, validation
 

@@ -50,6 +50,14 @@ class Items(Columns):
         self._passes = Passes(len(self))
         self._rule_sheets()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # What pictures, their memory and their number were planned by.
+        if name in ("generator", "ipc", "soft_labels", "refresh") and "_passes" in self.__dict__:
+            raise ValueError(
+                f"{name} is not to be changed in a dataset: make another, as in {type(self).__name__}(..., {name}=)"
+            )
+        super().__setattr__(name, value)
+
     def _rule_sheets(self) -> None:
         self._shape = (self.spec.size, self.spec.size, 3)[: 2 if self.spec.channels == 1 else 3]
         self._pixels = math.prod(self._shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from hashlib import blake2b
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch.utils.data import get_worker_info
 from dim_data.generator import Generator
 from dim_data.images import torch_defaults
 
-__all__ = ["part_generator", "warn_of_reuse"]
+__all__ = ["part_generator", "part_seed", "warn_of_reuse"]
 
 
 def warn_of_reuse(generator: Generator, ipc: int, epoch: int, share: float) -> None:
@@ -60,6 +61,11 @@ def part_generator(generator: Generator, ipc: int, held: int, seed: int) -> tupl
     rest = torch.ones(len(generator.bank), dtype=torch.bool, device=other.device)
     rest[other] = False
     return generator.keep_rows(rest.nonzero()[:, 0]), generator.keep_rows(other.sort()[0]), int(shares.min())
+
+
+def part_seed(seed: int, splits: int) -> int:
+    """The seed of what is held out of a set of ``seed`` that was split so many times before: another for each."""
+    return int.from_bytes(blake2b(f"part {splits} of {seed % 2**64}".encode(), digest_size=8).digest(), "little")
 
 
 def _counts(generator: Generator) -> Tensor | None:

@@ -730,3 +730,13 @@ def test_a_state_of_other_classes_raises(tiny_noise: Generator) -> None:
 def test_what_is_no_state_raises(tiny_noise: Generator, state: Any) -> None:
     with pytest.raises(ValueError, match=r"a state has the keys \['drawn', 'epoch', 'pinned', 'settings'\], got"):
         build(tiny_noise).load_state_dict(state)
+
+
+@pytest.mark.parametrize("name", ["generator", "ipc", "soft_labels", "refresh"])
+def test_what_pictures_were_planned_by_is_not_to_be_changed(tiny_noise: Generator, name: str) -> None:
+    dataset = DistilledDataset(tiny_noise, ipc=2)
+    with pytest.raises(ValueError, match=rf"{name} is not to be changed in a dataset: make another, as in Distilled"):
+        setattr(dataset, name, 1)
+    assert len(dataset) == 6
+    dataset.seed = np.int64(7)
+    assert dataset[0][0].tobytes() == DistilledDataset(tiny_noise, ipc=2, seed=7)[0][0].tobytes()

@@ -59,6 +59,20 @@ def test_the_parts_of_a_split_share_no_picture(tiny: Generator, ipc: int, holdou
         assert len(shown) == 8 * len(train)
 
 
+@pytest.mark.parametrize("seed", [0, 2**63, -1])
+def test_a_part_can_be_parted_again(tiny: Generator, seed: int) -> None:
+    """Into what to train on, to validate and to test on, whichever part it is; a split made again is the same."""
+    whole = build(tiny, 12, seed=seed)
+    train, held = whole.split(0.5)
+    kept, other = held.split(0.5)
+    less, more = train.split(0.5)
+    assert one_pass(whole.split(0.5)[1]) == one_pass(held)
+    parts = [one_pass(part) for part in (kept, other, more)] + [[x for _ in range(8) for x in one_pass(less)]]
+    assert len(parts[0]) == len(parts[1]) == len(parts[2]) == 9
+    shown = [image for part in parts for image in set(part)]
+    assert len(shown) == len(set(shown))
+
+
 def test_the_parts_are_sets_like_the_whole(tiny_codes: Generator) -> None:
     class Own(DistilledDataset):
         extra = "kept"
