@@ -11,7 +11,7 @@ from dim_data.format import GeneratorConfig
 from dim_data.generator.labelling import opinion
 from dim_data.generator.sources import SOURCES, LatentSource, StoredCodes
 from dim_data.images import ImageSpec, torch_defaults
-from dim_data.networks import ARCHITECTURES, ConvNet, autocast, in_float32, parse_options
+from dim_data.networks import ARCHITECTURES, ConvNet, autocast, in_float32, parse_options, side_by_side
 
 __all__ = ["CHUNK", "Painter"]
 
@@ -133,7 +133,7 @@ class Painter(nn.Module):
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Decode latents (B, *latent_shape) and labels (B,) to images (B, C, H, W), near [0, 1]; trainable."""
-        return self.decoder(latents, labels) / 2 + 0.5
+        return _shown(self.decoder(latents, labels))
 
     def sample(self, labels: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """Images of classes ``labels`` (B,) from latents that ``rng`` chooses, float (B, C, H, W); trainable."""
@@ -170,26 +170,37 @@ class Painter(nn.Module):
 
     def paint(self, latents: Tensor, labels: Tensor) -> Tensor:
         """The pictures of latents (B, *latent_shape) of classes ``labels`` (B,): uint8 (B, C, H, W)."""
+        decoder = in_float32(self.decoder)
+        if decoder is not self.decoder:
+            decoder.eval()
 
         def paint(latents: Tensor, labels: Tensor) -> Tensor:
             if latents.ndim == 4:
                 latents = latents.contiguous(memory_format=torch.channels_last)
-            return (self(latents, labels).float().clamp(0, 1) * 255).round().to(torch.uint8)
+            return (_shown(decoder(latents, labels)).float().clamp(0, 1) * 255).round().to(torch.uint8)
 
         return self._in_chunks(paint, latents, labels)
 
     @torch_defaults(painting=True)
     def _in_chunks(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """``function`` of ``inputs`` (B, ...), always :data:`CHUNK` rows at once, zeros at the end, in eval mode."""
+        """``function`` of ``inputs`` (B, ...), always :data:`CHUNK` rows at once, zeros at the end, in eval mode.
+
+        On a CPU a single thread computes each chunk, and as many chunks are under way as torch has threads.
+        """
         device, count = inputs[0].device, len(inputs[0])
         chunk = CHUNK.get(device.type, 128)
         inputs = tuple(torch.cat([x, x.new_zeros(-count % chunk or chunk * (not count), *x.shape[1:])]) for x in inputs)
-        training = self.training
+        training, parts = self.training, list(zip(*(x.split(chunk) for x in inputs), strict=True))
+
+        @torch_defaults(painting=True)
+        def work(part: tuple[Tensor, ...]) -> Tensor:
+            with autocast(device):
+                return function(*part)
+
         self.eval()
         try:
-            with autocast(device):
-                parts = zip(*(x.split(chunk) for x in inputs), strict=True)
-                return torch.cat([function(*part) for part in parts])[:count]
+            done = side_by_side(work, parts) if device.type == "cpu" else [work(part) for part in parts]
+            return torch.cat(done)[:count]
         finally:
             self.train(training)
 
@@ -208,3 +219,8 @@ class Painter(nn.Module):
         rows = rows.to(bank.codes.device)
         parts = rows.split(batch_size)
         return torch.cat([self.paint(bank.unpack(bank.codes[part]), bank.labels_of(part)) for part in parts])
+
+
+def _shown(pixels: Tensor) -> Tensor:
+    """What a decoder gives, near [-1, 1], as images near [0, 1]."""
+    return pixels / 2 + 0.5

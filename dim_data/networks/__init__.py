@@ -4,7 +4,7 @@
 * ``classifiers``: those that are trained on pictures, by name in :data:`CLASSIFIERS`. ``building``: one's own.
 * ``priors``: from class to latents, number by number; ``sampling``: drawing from them.
 * ``muon``: an optimizer. ``compute``: number formats, devices, compilation. ``rng``: torch's global random numbers.
-* ``bounds``: of what a config may ask for. ``versions``: whether weights have changed.
+* ``bounds``: of what a config may ask for. ``versions``: whether weights have changed. ``threads``: sharing out work.
 * ``ranks``: several processes at one work; ``meeting``: how they keep step, ``joining``: how they come to be several,
   ``norms``: a batch that they share. ``notes``: what they tell each other without waiting.
 
@@ -26,6 +26,7 @@ from dim_data.networks.priors import KINDS, PriorConfig, TokenPrior
 from dim_data.networks.ranks import ALONE, Ranks
 from dim_data.networks.rng import GlobalRng
 from dim_data.networks.sampling import Noise, group_rows, sample_codes
+from dim_data.networks.threads import side_by_side
 from dim_data.networks.versions import version_of
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "resolve_device",
     "sample_codes",
     "share_norms",
+    "side_by_side",
     "usual_convnet",
     "version_of",
 ]

@@ -211,7 +211,9 @@ class TokenPrior(nn.Module):
             places: int64 (B,), each in [0, config.anchors): which of the cluster's anchors.
             noise: Normal float32 (B, config.features).
         """
-        return None if self.feature is None else self.anchors[clusters, places] + self.blur * noise
+        if self.feature is None:
+            return None
+        return self.anchors[clusters, places].float() + self.blur.float() * noise
 
     def tokenise(self, codes: Tensor) -> Tensor:
         """Code maps, whole numbers (B, *shape) below ``levels``, to tokens (B, T, N) of the same type."""

@@ -7,11 +7,9 @@ may turn a near tie into another number, and with it all that follow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +17,9 @@ from torch import Tensor, nn
 
 from dim_data.networks.compute import fast_dtype, in_float32
 from dim_data.networks.priors import PriorBlock, TokenPrior
+from dim_data.networks.threads import side_by_side
 
 __all__ = ["Noise", "group_rows", "sample_codes"]
-
-T = TypeVar("T")
 
 Noise = Callable[[Tensor, int], Tensor]
 """(keys int64 (R,), place of a token) to Gumbel noise, float32 (R, N, levels): a pure function, each row of its key."""
@@ -71,25 +68,11 @@ def sample_codes(
         weights = _Weights.of(prior, fast_dtype(device))
 
     def draw(group: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
-        # A new thread begins with gradients on, and without what the caller's thread is set to.
         with torch.no_grad(), _no_autocast(device):
             return prior.untokenise(_Group(prior, weights, *group, noise).draw())
 
-    if device.type != "cpu" or torch.get_num_threads() == 1 or not groups:
-        drawn = [draw(group) for group in groups]
-    else:
-        drawn = _side_by_side(draw, groups)
+    drawn = side_by_side(draw, groups) if device.type == "cpu" else [draw(group) for group in groups]
     return torch.cat([*drawn, torch.zeros(0, *prior.shape, dtype=torch.uint8, device=device)])[:count]
-
-
-def _side_by_side(work: Callable[[T], Tensor], parts: Sequence[T]) -> list[Tensor]:
-    """``work`` of each part in threads that compute alone, as many at a time as torch has threads here."""
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(min(threads, len(parts)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            return list(pool.map(work, parts))
-        finally:
-            torch.set_num_threads(threads)  # a thread that begins later takes over the number that was set last
 
 
 def _no_autocast(device: torch.device) -> AbstractContextManager[None]:

@@ -23,6 +23,7 @@ from dim_data.generator import names
 from dim_data.generator.model import Generator
 from dim_data.generator.names import bundled_names
 from dim_data.generator.painting import CHUNK
+from dim_data.networks import compute
 from dim_data.networks.decoders import ARCHITECTURES, DoublingConv, parse_options
 
 SMALL: dict[str, dict[str, int]] = {"compact": TINY, "dim": {"width": 4}}
@@ -146,6 +147,36 @@ def test_a_picture_does_not_depend_on_the_number_of_threads(tiny: Generator) -> 
         torch.set_num_threads(before)
     assert torch.equal(pictures[0], pictures[1])
     assert torch.equal(pictures[0], pictures[2])
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar10_noise"])
+def test_a_picture_of_a_wide_decoder_does_not_depend_on_the_number_of_threads(name: str) -> None:
+    """Kernels sum in another order for some numbers of threads, such as three."""
+    generator, labels = Generator.from_pretrained(name), torch.arange(64) % 10
+    latents, before = generator.latents(labels, torch.arange(64)), torch.get_num_threads()
+    try:
+        found = [torch.set_num_threads(threads) or generator.paint(latents, labels) for threads in (1, 3, 5)]
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("native", [True, False])
+def test_other_number_formats_paint_what_their_weights_say(
+    tiny: Generator, tiny_prior: Generator, kind: torch.dtype, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compute, "_cpu_has_bfloat16", lambda: native)
+    for generator in (tiny, tiny_prior):
+        other = copy.deepcopy(generator).to(kind)
+        assert torch.equal(other.synthesize(*order(6)), copy.deepcopy(other).float().synthesize(*order(6)))
+
+
+def test_a_copy_in_float32_is_in_eval_mode_too() -> None:
+    generator = make_generator(GeneratorConfig(make_spec(), "dim", "noise", {"width": 4, "latent_dim": 8})).half()
+    wanted = generator.synthesize(*order(6))
+    assert torch.equal(generator.train().synthesize(*order(6)), wanted)
 
 
 def test_synthesize_ignores_and_keeps_the_training_flag() -> None:

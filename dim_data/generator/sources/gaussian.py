@@ -40,7 +40,8 @@ class Gaussian(LatentSource):
     def latents(self, labels: Tensor, serials: Tensor, seed: int) -> Tensor:
         """See :meth:`LatentSource.latents`; within [-1, 1]."""
         noise = normal(hash_keys(seed, labels, serials), self.config.rank + self.size) * self.config.sigma
-        return shape_noise(noise, self.means, self.factors, self.scales, labels).unflatten(1, self.latent_shape)
+        means, factors, scales = (x.float() for x in (self.means, self.factors, self.scales))
+        return shape_noise(noise, means, factors, scales, labels).unflatten(1, self.latent_shape)
 
 
 def fit_gaussian(latents: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
