@@ -19,7 +19,7 @@ from dim_data import DistilledDataset, DistilledLoader, Generator, GeneratorConf
 from dim_data.format import CONFIG, WEIGHTS
 from dim_data.generator import describe
 from dim_data.generator.sources import prior as source_module
-from dim_data.networks import ConvNet, PriorConfig
+from dim_data.networks import ConvNet, PriorConfig, TokenPrior
 
 LABELS = torch.arange(20) % 3
 SERIALS = torch.arange(20)
@@ -76,12 +76,36 @@ def test_what_is_drawn_ahead_is_not_drawn_again(tiny_prior: Generator, monkeypat
     for serial in range(1000, 1040):  # one by one, as a wrapper around a dataset may ask
         generator.latents(torch.zeros(1, dtype=torch.int64), torch.tensor([serial]))
     assert calls == [128, 128]
-    assert len(generator.source._ahead) < 256
-    monkeypatch.setattr(source_module, "AHEAD_ROWS", 10)
+    assert len(generator.source._drawn) == 256
+    monkeypatch.setattr(source_module, "KEPT", 10)
     generator.latents(torch.zeros(1, dtype=torch.int64), torch.tensor([5000]))
-    assert len(generator.source._ahead) == 127
+    assert len(generator.source._drawn) == 10
     assert len(pickle.dumps(generator)) == len(pickle.dumps(copy.deepcopy(generator)))
-    assert copy.deepcopy(generator).source._ahead == {}
+    assert copy.deepcopy(generator).source._drawn == {}
+
+
+@pytest.mark.parametrize(("ipc", "batch"), [(40, 10), (40, 30), (400, 50), (2, 6)])
+def test_shuffled_epochs_draw_little_more_than_they_show(
+    tiny_prior: Generator, monkeypatch: pytest.MonkeyPatch, ipc: int, batch: int
+) -> None:
+    drawn: list[int] = []
+
+    def draw(prior: TokenPrior, labels: torch.Tensor, *rest: Any) -> torch.Tensor:
+        drawn.append(len(labels))
+        return torch.zeros(len(labels), *prior.shape, dtype=torch.uint8)
+
+    monkeypatch.setattr(source_module, "sample_codes", draw)
+    source, rng, epochs = copy.deepcopy(tiny_prior).source, torch.Generator().manual_seed(0), 2 + 1000 // ipc
+    for epoch in range(epochs):
+        for places in torch.randperm(3 * ipc, generator=rng).split(batch):
+            source.latents(places % 3, epoch * ipc + places // 3, 0)
+    assert sum(drawn) < 1.05 * 3 * ipc * epochs + 1024, "but for those of epochs to come"
+
+
+def test_the_last_serial_is_drawn_as_any(tiny_prior: Generator) -> None:
+    last = torch.tensor([2**63 - 1])
+    generator = copy.deepcopy(tiny_prior)
+    assert torch.equal(generator.latents(last % 3, last), generator.latents((last % 3).repeat(2), last.repeat(2))[1:])
 
 
 def test_changed_weights_draw_anew(tiny_prior: Generator) -> None:

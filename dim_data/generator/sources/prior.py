@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -18,8 +19,9 @@ __all__ = ["LearnedPrior"]
 Key = tuple[int, int, int]
 """Seed, label and serial."""
 
-AHEAD_ROWS, AHEAD_BYTES = 8192, 1 << 24
-"""Codes kept that were drawn before they were asked for, at most."""
+KEPT, KEPT_BYTES = 1 << 16, 1 << 25
+"""Codes kept that were drawn before they are asked for, and notes of those that were, at most."""
+LAST_SERIAL = (1 << 63) - 1
 THREADS = 4
 """Groups begun for a request that one would do for, at most: as many as threads can draw side by side."""
 
@@ -28,7 +30,7 @@ class LearnedPrior(LatentSource):
     """Codes drawn from a :class:`~dim_data.networks.TokenPrior`, no two alike.
 
     They are drawn in groups of one size (:func:`~dim_data.networks.group_rows`), which a request seldom fills: what is
-    left of a group is the next serials of the classes asked for, which are kept until they are asked for.
+    left of a group is other serials of the classes asked for, which are kept until they are asked for.
 
     Attributes:
         prior: The network.
@@ -39,8 +41,8 @@ class LearnedPrior(LatentSource):
         levels: int = parse_options(config.architecture, config.options).code_levels  # type: ignore[union-attr]
         size = config.prior or PriorConfig()
         self.prior = TokenPrior(size, latent_shape, levels, config.spec.num_classes)
-        self._ahead: dict[Key, Tensor] = {}
-        self._ahead_of: Any = None
+        self._drawn: dict[Key, Tensor | None] = {}  # None: drawn and handed out
+        self._drawn_by: Any = None
 
     @property
     def summary(self) -> str:
@@ -49,20 +51,26 @@ class LearnedPrior(LatentSource):
 
     def latents(self, labels: Tensor, serials: Tensor, seed: int) -> Tensor:
         """See :meth:`LatentSource.latents`: on the levels of a code, from -1 to 1."""
-        asked = [(seed, *pair) for pair in zip(labels.tolist(), serials.tolist(), strict=True)]
+        asked = list(
+            dict.fromkeys(keys := [(seed, *pair) for pair in zip(labels.tolist(), serials.tolist(), strict=True)])
+        )
         weights = version_of(self.prior)
-        known = self._ahead if weights == self._ahead_of else {}
-        missing = list(dict.fromkeys(key for key in asked if key not in known))
-        found = known
-        if missing:
-            coming = self._coming(missing, labels.device)
-            drawn = self._draw([*missing, *coming], seed, labels.device)
-            found = {**known, **dict(zip(missing, drawn.unbind(), strict=False))}
-            ahead = dict(zip(coming, drawn[len(missing) :].clone().unbind(), strict=True))
-            full = len(known) + len(ahead) > min(AHEAD_ROWS, AHEAD_BYTES // self.size)
-            # A new mapping each time, so that threads may share this source.
-            self._ahead, self._ahead_of = ahead if full else {**known, **ahead}, weights
-        codes = torch.stack([found[key] for key in asked]) if asked else labels.new_zeros(0, *self.latent_shape)
+        if weights != self._drawn_by:
+            self._drawn, self._drawn_by = {}, weights
+        elif any(key in self._drawn and self._drawn[key] is None for key in asked):
+            self._drawn = {key: code for key, code in self._drawn.copy().items() if code is not None}
+        # Threads may share this source: what two of them ask for at once, both draw.
+        drawn = self._drawn
+        found = {key: code for key in asked if (code := drawn.get(key)) is not None}
+        drawn.update(dict.fromkeys(asked))
+        if missing := [key for key in asked if key not in found]:
+            coming = self._coming(missing, drawn, labels.device)
+            codes = self._draw([*missing, *coming], seed, labels.device)
+            found.update(zip(missing, codes.unbind(), strict=False))
+            drawn.update(zip(coming, codes[len(missing) :].clone().unbind(), strict=True))
+            for key in list(drawn)[: max(0, len(drawn) - min(KEPT, KEPT_BYTES // self.size))]:
+                drawn.pop(key, None)
+        codes = torch.stack([found[key] for key in keys]) if keys else labels.new_zeros(0, *self.latent_shape)
         return codes.float() / (self.prior.levels - 1) * 2 - 1
 
     def clusters(self, labels: Tensor, serials: Tensor, seed: int) -> Tensor:
@@ -93,12 +101,21 @@ class LearnedPrior(LatentSource):
         noise = normal(hash_keys(0, keys), self.prior.config.features)
         return clusters, self.prior.features(clusters, places, noise)
 
-    def _coming(self, asked: Sequence[Key], device: torch.device) -> list[Key]:
-        """The next serials of the classes ``asked`` for, as many as fill up the groups."""
+    def _coming(self, asked: Sequence[Key], drawn: Container[Key], device: torch.device) -> list[Key]:
+        """What fills up the groups: of the classes ``asked`` for, the next serials that were not ``drawn``.
+
+        They count from the least that is asked for: in an epoch that is shuffled, what was left out below the largest
+        is asked for soon, and what lies past it may be long in coming.
+        """
         rows = group_rows(self.prior, device) * (min(THREADS, torch.get_num_threads()) if device.type == "cpu" else 1)
-        seed, last = asked[0][0], {label: serial for _, label, serial in sorted(asked)}
-        count, labels = -len(asked) % rows, list(last)
-        return [(seed, y, last[y] + 1 + i // len(labels)) for i in range(count) for y in [labels[i % len(labels)]]]
+        least = {key[1]: key for key in sorted(asked, reverse=True)}
+
+        def rest(seed: int, label: int, first: int) -> Iterator[Key]:
+            keys = ((seed, label, serial) for serial in range(first, LAST_SERIAL + 1))
+            return (key for key in keys if key not in drawn)
+
+        turns = zip(*(rest(*key) for key in least.values()), strict=False)
+        return list(islice(chain.from_iterable(turns), -len(asked) % rows))
 
     def _draw(self, asked: Sequence[Key], seed: int, device: torch.device) -> Tensor:
         """Codes, uint8 (B, *latent_shape)."""
@@ -113,7 +130,7 @@ class LearnedPrior(LatentSource):
         return draws.log_().neg_().log_().neg_().unflatten(1, shape)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_ahead": {}, "_ahead_of": None}
+        return {**self.__dict__, "_drawn": {}, "_drawn_by": None}
 
     def networks(self, latents: Tensor, labels: Tensor) -> dict[str, tuple[nn.Module, list[tuple[Tensor, ...]]]]:
         """See :meth:`LatentSource.networks`."""
