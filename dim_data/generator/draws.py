@@ -36,7 +36,7 @@ def _mix(x: Tensor) -> Tensor:
 
 def hash_keys(seed: int, *coordinates: Tensor) -> Tensor:
     """Hash a seed and int64 coordinates of one shape (B,), in order, into int64 keys (B,)."""
-    keys = torch.full_like(coordinates[0], _signed(seed * 0x9E3779B97F4A7C15 + 1))
+    keys = torch.full_like(coordinates[0], _signed(int(seed) * 0x9E3779B97F4A7C15 + 1))  # of NumPy's ints, too
     for coordinate in coordinates:
         keys = _mix((keys ^ coordinate) + _GOLDEN)
     return keys

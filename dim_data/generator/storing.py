@@ -95,6 +95,8 @@ def load(kind: type[P], folder: Path) -> P:
         expected = _named(Painter(config))
     stored = read_weights(folder / WEIGHTS, expected)
     read = unpacked_weights(stored, expected)
+    if not all(bool(tensor.isfinite().all()) for tensor in read.values() if tensor.is_floating_point()):
+        raise ValueError(f"{folder / WEIGHTS}: scales make weights that are not finite")
     generator = fresh(kind, config)
     large = [name for name in BANK if name in read and read[name].nbytes > MAP_ABOVE]
     for name in large:

@@ -160,6 +160,7 @@ def test_saving_changes_neither_the_generator_nor_torch_s_random_state(wide: Gen
             r"scale' is torch.uint8, expected",
         ),
         (lambda s: s[f"{LAYER}.scale"].fill_(torch.nan), "holds NaN or infinite weights"),
+        (lambda s: s[f"{LAYER}.scale"].fill_(3e38), "scales make weights that are not finite"),
         (lambda s: s.update({LAYER: s[LAYER].to(torch.int64)}), f"'{LAYER}' is torch.int64, expected|unexpected|shape"),
     ],
 )

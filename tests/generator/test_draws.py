@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -145,3 +146,9 @@ def test_hash_is_splitmix64() -> None:
             key = mix(((key ^ coordinate) + 0x9E3779B97F4A7C15) & mask)
         found = int(hash_keys(seed, torch.tensor([a]), torch.tensor([b])))
         assert found & mask == key
+
+
+@pytest.mark.parametrize("seed", [3, -1, 2**63])
+def test_a_seed_may_be_of_numpy(seed: int) -> None:
+    ours = np.uint64(seed) if seed >= 2**63 else np.int64(seed)
+    assert torch.equal(hash_keys(ours, torch.arange(4)), hash_keys(seed, torch.arange(4)))
