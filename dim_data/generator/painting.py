@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,16 @@ from dim_data.format import GeneratorConfig
 from dim_data.generator.labelling import opinion
 from dim_data.generator.sources import SOURCES, LatentSource, StoredCodes
 from dim_data.images import ImageSpec, torch_defaults
-from dim_data.networks import ARCHITECTURES, ConvNet, autocast, in_float32, parse_options, side_by_side
+from dim_data.networks import (
+    ARCHITECTURES,
+    ConvNet,
+    autocast,
+    in_float32,
+    in_one_piece,
+    is_spawning,
+    parse_options,
+    side_by_side,
+)
 
 __all__ = ["CHUNK", "Painter"]
 
@@ -48,6 +58,11 @@ class Painter(nn.Module):
         self.decoder = decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.soft_labels and not kind.finite:
             self.teacher = ConvNet(config.spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        reduced: Any = super().__reduce_ex__(protocol)
+        at_hand = next(self.decoder.parameters()).device.type == "cpu"
+        return in_one_piece(self, reduced) if at_hand and is_spawning() else reduced
 
     @property
     def spec(self) -> ImageSpec:

@@ -9,7 +9,8 @@ import torch
 
 from dim_data.generator import Generator
 from dim_data.loading.cache import PictureCache
-from dim_data.loading.keeping import SHARE, Keeper
+from dim_data.loading.keeping import Keeper
+from dim_data.loading.memory import SHARE
 from dim_data.loading.slots import SlotCache
 
 __all__ = ["LIMIT", "CacheChoice", "check_cache", "painter_for"]

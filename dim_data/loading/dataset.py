@@ -35,7 +35,9 @@ class DistilledDataset(Items):
     loop do not match the ``soft_labels`` of another, unless the epoch is pinned by :meth:`set_epoch` or ``fixed``.
     Pin it where a run must be repeatable although passes are cut short, or indices are drawn with replacement in
     several workers (which may, by a hair, even draw one picture twice): there the moment of moving on depends on
-    timing. Ranks of a process group move on after as many draws as fall to each. A process forked or spawned with the
+    timing. Ranks of a process group move on after as many draws as fall to each: where the set is one of several
+    that are shared out together, or they share a part of it, pin the epoch, or some pictures come again in the next
+    pass. A process forked or spawned with the
     dataset that is no worker of a ``DataLoader``, such as one of several jobs, goes its own way from where it stood.
 
     Where stored codes run out, pictures come again in a later epoch, at any index, so that the parts which
@@ -44,7 +46,8 @@ class DistilledDataset(Items):
     ``DataLoader`` reads whole batches of the dataset, or of a ``Subset`` of it; :meth:`read` does the same. Whoever
     overrides or wraps ``__getitem__`` is asked for each item instead. Pictures asked for one by one are painted a few
     at a time and kept, in 256 MB at most, so that a pass costs what it costs in batches, in order or shuffled. It is
-    many times slower where indices are drawn with replacement, or an epoch takes more than that.
+    many times slower where indices are drawn with replacement, or an epoch takes more than that (in workers that are
+    spawned, more than 64 MB: each then paints for itself).
 
     Args:
         source: A :class:`Generator`, a folder, a bundled name such as ``"cifar10"`` or a Hub id.

@@ -25,6 +25,7 @@ from dim_data.loading.parts import warn_of_reuse
 from dim_data.loading.passes import Passes
 from dim_data.loading.serials import serials_at
 from dim_data.loading.sheets import Sheets
+from dim_data.networks import is_spawning
 
 __all__ = ["Items"]
 
@@ -67,11 +68,15 @@ class Items(Columns):
         self._sheets = Sheets(self.ipc * self.spec.num_classes, size, self._pixels + opinion)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "_sheets"}
+        state = dict(super().__getstate__())
+        if not (is_spawning() and self._sheets.hand_on()):
+            del state["_sheets"]
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._rule_sheets()
+        if "_sheets" not in state:
+            self._rule_sheets()
 
     @property
     def spec(self) -> ImageSpec:
@@ -189,7 +194,7 @@ class Items(Columns):
     # Painting ----------------------------------------------------------------------------------------
 
     def _key(self, epoch: int) -> tuple[Any, ...]:
-        return epoch, self.seed, self.ipc, self.refresh, self.soft_labels, id(self.generator)
+        return epoch, self.seed, self.ipc, self.refresh, self.soft_labels
 
     def _epoch_key(self) -> tuple[Any, ...]:
         return self._key(self.epoch)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,14 +12,10 @@ from torch import Tensor
 
 from dim_data.generator import Generator
 from dim_data.images import torch_defaults
-from dim_data.loading.memory import common, hand_on, is_spawning
-from dim_data.networks import version_of
+from dim_data.loading.memory import SHARE, SHARED, common, free_shared_memory
+from dim_data.networks import hand_on, is_spawning, version_of
 
 __all__ = ["Keeper", "Memory"]
-
-SHARED = Path("/dev/shm")  # where Linux keeps what spawned processes share; small in most containers
-SHARE = 4
-"""Into so many parts is free memory divided, of which a keeper that may do without takes one."""
 
 
 @dataclass
@@ -118,7 +112,7 @@ class Keeper(ABC):
         return {**self.__dict__, "_memory": memory, "_does_without": without}
 
     def _hand_on(self, memory: Memory) -> Memory | None:
-        wanted, free = math.prod(self._shape) + memory.marks.nbytes, _free_shared_memory()
+        wanted, free = math.prod(self._shape) + memory.marks.nbytes, free_shared_memory()
         if self._optional and wanted * SHARE > free:
             return None
         if wanted > free:
@@ -141,11 +135,3 @@ class Keeper(ABC):
         if memory is None and not self._does_without:
             self._settle()
         self._version = version_of(self.generator)
-
-
-def _free_shared_memory() -> float:
-    """Bytes. A process that writes past the end of shared memory is killed without a word; ask first."""
-    if not SHARED.is_dir():
-        return math.inf
-    stat = os.statvfs(SHARED)
-    return stat.f_bavail * stat.f_frsize

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 import mmap
-from multiprocessing.context import get_spawning_popen
+import os
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from dim_data.images import torch_defaults
 
-__all__ = ["common", "hand_on", "is_spawning"]
+__all__ = ["SHARE", "SHARED", "common", "free_shared_memory"]
+
+SHARED = Path("/dev/shm")  # where Linux keeps what spawned processes share; small in most containers
+SHARE = 4
+"""Into so many parts is free memory divided, of which what may do without takes one."""
 
 
 @torch_defaults(painting=True)
@@ -26,22 +31,9 @@ def common(*shape: int, dtype: torch.dtype) -> Tensor:
     return torch.frombuffer(mmap.mmap(-1, count * dtype.itemsize), dtype=dtype).view(shape)
 
 
-def is_spawning() -> bool:
-    """Whether what is pickled now goes to a process that is being spawned, which shares what it is handed."""
-    return get_spawning_popen() is not None
-
-
-def hand_on(*tensors: Tensor) -> None:
-    """Move ``tensors`` to where a process that is being spawned can share them: ``/dev/shm`` on Linux.
-
-    Raises:
-        RuntimeError: There is no room, or no right, for that.
-    """
-    for tensor in tensors:
-        try:
-            tensor.share_memory_()
-        except (OSError, RuntimeError) as error:
-            raise RuntimeError(
-                f"a worker that is spawned needs shared memory, and there is none to be had ({error}): enlarge it "
-                "(docker run --shm-size=1g), or use num_workers=0 or multiprocessing_context='fork', which need none"
-            ) from error
+def free_shared_memory() -> float:
+    """Bytes. A process that writes past the end of shared memory is killed without a word; ask first."""
+    if not SHARED.is_dir():
+        return math.inf
+    stat = os.statvfs(SHARED)
+    return stat.f_bavail * stat.f_frsize

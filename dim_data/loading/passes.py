@@ -14,7 +14,8 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
-from dim_data.loading.memory import common, hand_on, is_spawning
+from dim_data.loading.memory import common
+from dim_data.networks import hand_on, is_spawning
 
 __all__ = ["MAX_EPOCH", "Passes", "check_int", "check_state", "settings_to_save"]
 

@@ -12,12 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dim_data.loading.memory import common
+from dim_data.loading.memory import SHARE, common, free_shared_memory
+from dim_data.networks import hand_on
 
 __all__ = ["MEMORY", "Sheets"]
 
 MEMORY = 1 << 28
 """Bytes that sheets take at most: an epoch of 87,000 pictures of 32x32 RGB."""
+HANDED = 1 << 26
+"""Bytes of sheets that are shared with processes that are spawned, at most."""
 
 
 class Sheets:
@@ -25,8 +28,9 @@ class Sheets:
 
     A network paints a whole chunk for a single picture. Whoever asks for one picture therefore gets its sheet
     painted, and its neighbours are there when they are asked for, in order or, where an epoch fits into
-    :data:`MEMORY`, in any order. Processes forked from here share the sheets and write them without a lock; a check
-    sum tells a row that two have written at once, which is then painted again.
+    :data:`MEMORY`, in any order. Processes forked from here share the sheets, and so do those that are spawned, if
+    :meth:`hand_on` says so. They write them without a lock; a check sum tells a row that two have written at once,
+    which is then painted again.
 
     Args:
         length: How many indices an epoch has.
@@ -40,9 +44,32 @@ class Sheets:
         self._count = min(wanted, max(1, MEMORY // (size * width)))
         self._key: tuple[Any, ...] = ()
         self._base = 0
-        self._rows = common(self._count, size, width, dtype=torch.uint8).numpy()
-        self._sums = common(self._count, size, dtype=torch.int64).numpy()
-        self._keys = common(self._count, dtype=torch.int64).numpy()
+        rows = common(self._count, size, width, dtype=torch.uint8)
+        self._memory = rows, common(self._count, size, dtype=torch.int64), common(self._count, dtype=torch.int64)
+        self._look()
+
+    def _look(self) -> None:
+        self._rows, self._sums, self._keys = (part.numpy() for part in self._memory)
+
+    def hand_on(self) -> bool:
+        """Let a process that is being spawned share the sheets, if they are few; whether they are."""
+        if not self._memory[0].is_shared():
+            # All of it is taken at once, needed or not.
+            if sum(part.nbytes for part in self._memory) > min(HANDED, free_shared_memory() / SHARE):
+                return False
+            try:
+                hand_on(*self._memory)
+            except RuntimeError:
+                return False
+            self._look()
+        return True
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_rows", "_sums", "_keys")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._look()
 
     def row(self, key: tuple[Any, ...], index: int, paint: Callable[[Tensor], NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """The row of ``index``, uint8 (width,), the caller's own.

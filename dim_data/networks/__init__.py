@@ -5,6 +5,7 @@
 * ``priors``: from class to latents, number by number; ``sampling``: drawing from them.
 * ``muon``: an optimizer. ``compute``: number formats, devices, compilation. ``rng``: torch's global random numbers.
 * ``bounds``: of what a config may ask for. ``versions``: whether weights have changed. ``threads``: sharing out work.
+  ``handing``: to processes that are spawned.
 * ``ranks``: several processes at one work; ``meeting``: how they keep step, ``joining``: how they come to be several,
   ``norms``: a batch that they share. ``notes``: what they tell each other without waiting.
 
@@ -17,6 +18,7 @@ from dim_data.networks.building import build_classifier, check_classifier, class
 from dim_data.networks.classifiers import CLASSIFIERS, ConvNet, usual_convnet
 from dim_data.networks.compute import autocast, compiled, fast_dtype, in_float32, resolve_device
 from dim_data.networks.decoders import ARCHITECTURES, DoublingConv, ResidualBlock, parse_options, reached_sizes
+from dim_data.networks.handing import hand_on, in_one_piece, is_spawning
 from dim_data.networks.joining import is_first, joined, own_device
 from dim_data.networks.meeting import RankError
 from dim_data.networks.muon import Muon
@@ -53,8 +55,11 @@ __all__ = [
     "compiled",
     "fast_dtype",
     "group_rows",
+    "hand_on",
     "in_float32",
+    "in_one_piece",
     "is_first",
+    "is_spawning",
     "joined",
     "logits_of",
     "own_device",

@@ -10,7 +10,8 @@ import torch
 
 __all__ = ["side_by_side"]
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def side_by_side(work: Callable[[T], R], parts: Sequence[T]) -> list[R]:

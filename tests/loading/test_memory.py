@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
+import pickle
+import queue
 import shutil
 import subprocess
 import sys
@@ -11,11 +14,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import ConcatDataset, DataLoader
 
+from dim_data.generator import painting
 from dim_data.generator.model import Generator
+from dim_data.loading import sheets
 from dim_data.loading.dataset import DistilledDataset
-from dim_data.loading.memory import common, hand_on
+from dim_data.loading.memory import common
+from dim_data.networks import hand_on
 
 IPC = 4
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
@@ -148,3 +154,69 @@ def test_a_read_only_or_full_dev_shm_does_not_matter(codes_folder: Any, kind: st
     run = subprocess.run(unshare, capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == ["1", "1"]
+
+
+# Spawned processes -----------------------------------------------------------------------------------
+
+
+def ask(generator: Generator, answers: Any) -> None:
+    labels = torch.arange(6) % 3
+    state = [(name, tensor.stride(), str(tensor.dtype)) for name, tensor in generator.state_dict().items()]
+    kept = {name: tensor.tolist() for name, tensor in generator.stored.items()}
+    flags = [type(p).__name__ + str(p.requires_grad) for p in generator.parameters()]
+    answers.put((generator.synthesize(labels, labels).tolist(), state, kept, flags, generator.training))
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_generator_is_the_same_in_a_process_that_is_spawned(
+    tiny_prior: Generator, method: str, tmp_path: Any
+) -> None:
+    generator = Generator.from_pretrained(tiny_prior.save_pretrained(tmp_path, dtype=torch.int8))
+    generator.source.prior.bias.requires_grad_()
+    generator.note = [torch.zeros(3, 4).T, generator.source.prior.bias]
+    context = multiprocessing.get_context(method)
+    answers: Any = context.Queue()
+    found = []
+    for _ in range(2):
+        process = context.Process(target=ask, args=(generator, answers))
+        process.start()
+        found.append(answers.get(timeout=300))
+        process.join()
+    mine = queue.Queue()
+    ask(generator, mine)
+    assert found == 2 * [mine.get()]
+
+
+def test_workers_of_forkserver_take_few_file_descriptors(tiny_prior: Generator) -> None:
+    """It hands on no more than 255, and a noise generator has more tensors than that."""
+    sets = ConcatDataset([build(copy.deepcopy(tiny_prior)) for _ in range(12)])
+    assert sum(len(part.generator.state_dict()) for part in sets.datasets) > 255
+    loader = DataLoader(sets, 50, num_workers=2, multiprocessing_context="forkserver", collate_fn=list)
+    assert sum(len(batch) for batch in loader) == len(sets)
+
+
+def test_weights_that_changed_are_handed_on_as_they_are(tiny_codes: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(painting, "is_spawning", lambda: True)
+    generator = copy.deepcopy(tiny_codes)
+    first, second = pickle.loads(pickle.dumps(generator)), generator.__reduce_ex__(4)[1][1]
+    assert generator.__reduce_ex__(4)[1][1] is second, "one piece for all workers"
+    with torch.no_grad():
+        next(generator.decoder.parameters()).add_(1)
+    other = pickle.loads(pickle.dumps(generator))
+    for (name, now), then in zip(generator.state_dict().items(), first.state_dict().values(), strict=True):
+        assert torch.equal(other.state_dict()[name], now)
+        assert torch.equal(then, tiny_codes.state_dict()[name])
+
+
+@pytest.mark.parametrize("room", [1 << 40, 100])
+def test_spawned_workers_share_what_was_painted_for_items(
+    tiny_noise: Generator, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a chunk that one of them paints the others take theirs."""
+    monkeypatch.setattr(sheets, "free_shared_memory", lambda: room)
+    dataset = build(tiny_noise)
+    wrapped = ConcatDataset([dataset])
+    loader = DataLoader(wrapped, 3, num_workers=2, multiprocessing_context="spawn", collate_fn=list)
+    found = [image for batch in loader for image, _ in batch]
+    assert found == epoch(tiny_noise, 0)
+    assert bool(dataset._sheets._keys.any()) == (room > 100)
