@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from dim_data.images.specs import ImageSpec
+from dim_data.images.specs import MAX_CLASSES, ImageSpec
 
-__all__ = ["match_classes", "number_classes"]
+__all__ = ["match_classes", "name_numbers", "number_classes", "say_assumed"]
 
 Array = np.ndarray[Any, Any]
+
+SAID = 10
+"""As many pairs of classes are said."""
 
 
 def number_classes(labels: Array) -> tuple[Array, tuple[str, ...]]:
     """Labels that are class names, (N,), as indices into the sorted names."""
     names, indices = np.unique(labels, return_inverse=True)
     return indices.reshape(labels.shape), tuple(map(str, names))
+
+
+def name_numbers(present: Sequence[int], spec: ImageSpec) -> tuple[str, ...]:
+    """The class names, in label order, of data that have but numbers for them.
+
+    Args:
+        present: The labels that occur, in ascending order.
+        spec: Where its classes are numbers, and those of all these labels are among them, a label is that number,
+            however they are sorted. Else labels count its classes in order.
+    """
+    numbers = {int(name): name for name in spec.classes if name.isdecimal()}
+    if len(numbers) < spec.num_classes or present[-1] >= MAX_CLASSES or not numbers.keys() >= set(present):
+        return spec.classes
+    return tuple(numbers.get(label, "") for label in range(present[-1] + 1))
 
 
 def match_classes(names: Sequence[str], present: Sequence[int], spec: ImageSpec) -> list[int]:
@@ -39,8 +58,8 @@ def match_classes(names: Sequence[str], present: Sequence[int], spec: ImageSpec)
     count = spec.num_classes
     if tuple(names) == spec.classes:
         return list(range(count))
-    places = {unicodedata.normalize("NFC", name): index for index, name in enumerate(spec.classes)}  # macOS has NFD
-    found = [places.get(unicodedata.normalize("NFC", name)) for name in names]
+    places = {_composed(name): index for index, name in enumerate(spec.classes)}
+    found = [places.get(_composed(name)) for name in names]
     lacking = [names[label] for label in present if found[label] is None]
     if not lacking:
         return [index or 0 for index in found]
@@ -54,3 +73,34 @@ def match_classes(names: Sequence[str], present: Sequence[int], spec: ImageSpec)
         f"{count} classes are {', '.join(map(repr, spec.classes[:10]))}{', ...' if count > 10 else ''}: rename the "
         f"data's, or if they are the same in the same order, give dataclasses.replace(load_real(data), spec=spec)"
     )
+
+
+def say_assumed(names: Sequence[str], present: Sequence[int], places: Sequence[int], spec: ImageSpec) -> None:
+    """Warn of classes that were paired although their names do not say so, as numbers and names.
+
+    Args:
+        names: The data's class names, in label order.
+        present: The labels that occur.
+        places: For each of ``names`` the index into ``spec.classes``.
+        spec: What the data's classes were paired with.
+    """
+    pairs = [(names[label], spec.classes[places[label]]) for label in present]
+    assumed = [f"{name!r} for {wanted!r}" for name, wanted in pairs if not _say_the_same(name, wanted)]
+    if assumed:
+        warnings.warn(
+            f"either the data or {spec.name} has but numbers for classes, so they were paired in order: took the "
+            f"data's {', '.join(assumed[:SAID])}{', ...' if len(assumed) > SAID else ''}; if that is wrong, name the "
+            f"classes alike",
+            stacklevel=3,
+        )
+
+
+def _say_the_same(name: str, other: str) -> bool:
+    """Whether the names are the same, or begin with the same number, as ``"7 - seven"`` and ``"7"`` do."""
+    first, second = (re.match(r"\d+", text) for text in (name, other))
+    same_number = first is not None and second is not None and int(first[0]) == int(second[0])
+    return same_number or _composed(name) == _composed(other)
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)  # macOS has NFD

@@ -10,7 +10,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from dim_data.images.classes import match_classes
+from dim_data.images.classes import match_classes, say_assumed
 from dim_data.images.defaults import torch_defaults
 from dim_data.images.framing import Frame
 from dim_data.images.levels import count_levels, level_statistics
@@ -93,7 +93,9 @@ class LabelledImages:
             return self
         Frame(None, (spec.size,), spec.name).check(self.spec.size, self.spec.size, self.spec.name)
         present = self.labels.unique().tolist()
-        places = torch.tensor(match_classes(self.spec.classes, present, spec), device=self.labels.device)
+        matched = match_classes(self.spec.classes, present, spec)
+        say_assumed(self.spec.classes, present, matched, spec)
+        places = torch.tensor(matched, device=self.labels.device)
         soft = self.soft
         if soft is not None:
             kept = torch.zeros(self.spec.num_classes, spec.num_classes, dtype=soft.dtype, device=soft.device)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dim_data.images.arrays import Arrays, read_arrays, read_known
 from dim_data.images.caches import map_above
-from dim_data.images.classes import match_classes, number_classes
+from dim_data.images.classes import match_classes, name_numbers, number_classes, say_assumed
 from dim_data.images.datasets import dataset_pictures, is_dataset
 from dim_data.images.defaults import torch_defaults
 from dim_data.images.folders import folder_pictures
@@ -73,7 +73,8 @@ def load_real(
             - a dataset whose items are (PIL image, array or tensor, int), map-style or a stream with an end;
             - a table of the Hugging Face library ``datasets``, or a dict of its splits.
         spec: What the images are; taken from the data (and the known datasets) when left out. Labels are matched to
-            its classes by name, where the data names its own.
+            its classes by name, where the data names its own or is a known dataset; as numbers, where its classes are
+            numbers; else in order. One warning says which were paired that are called differently.
         split: ``"train"``, ``"val"`` or ``"test"``, where the data has such parts.
         root: Where a known dataset's files are; required for names.
         size: Resize the shorter side to so many pixels, antialiased, and crop the centre; 28 to 128. Left out, images
@@ -114,7 +115,7 @@ def load_real(
     if labels.dtype.kind not in "iu":
         raise ValueError(f"labels must be integers, got {labels.dtype}")
     present = [int(label) for label in np.unique(labels)]
-    told = names or (spec.classes if spec else known.classes if known else None)
+    told = names or (known.classes if known else name_numbers(present, spec) if spec else None)
     limit = min(len(told) if told else present[-1] + 1, MAX_CLASSES)
     if present[0] < 0 or present[-1] >= limit:
         raise ValueError(f"labels must lie in [0, {limit}), got {present[0]} to {present[-1]}")
@@ -122,8 +123,11 @@ def load_real(
         raise ValueError("the data has a single class: a classifier needs at least two")
     classes = told or tuple(map(str, range(limit)))
     wanted = spec or measure_spec(images, name, classes, known, present, levels)
-    places = torch.tensor(match_classes(classes, present, wanted))
-    return LabelledImages(in_channels(images, wanted), places[labels.astype(np.int64)], wanted)
+    places = match_classes(classes, present, wanted)
+    if spec is not None:
+        unnamed = not names and known is None and split != "train"  # a spec for training images names them
+        say_assumed(tuple(map(str, range(limit))) if unnamed else classes, present, places, spec)
+    return LabelledImages(in_channels(images, wanted), torch.tensor(places)[labels.astype(np.int64)], wanted)
 
 
 def _read(

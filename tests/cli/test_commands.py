@@ -31,7 +31,7 @@ def npz(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     arrays = {}
     for split in ("train", "test"):
-        arrays[f"{split}_labels"] = np.arange(60) % 3
+        arrays[f"{split}_labels"] = np.array(["class0", "class1", "class2"] * 20)
         arrays[f"{split}_images"] = rng.integers(0, 255, (60, 28, 28), np.uint8)
     np.savez(tmp_path / "dots.npz", **arrays)
     return tmp_path / "dots.npz"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from conftest import make_data, make_spec
 from dim_data.images import KNOWN_SPECS, ImageSpec
-from dim_data.images.classes import match_classes
+from dim_data.images.classes import match_classes, name_numbers, say_assumed
 
 
 def spec(*names: str) -> ImageSpec:
@@ -73,3 +74,66 @@ def test_known_sets_have_names_that_folders_can_have() -> None:
         assert match_classes(sorted(known.classes), range(10), known) == [
             known.classes.index(name) for name in sorted(known.classes)
         ]
+
+
+@pytest.mark.parametrize(
+    ("present", "wanted", "names"),
+    [
+        (range(12), sorted(map(str, range(12))), [str(i) for i in range(12)]),
+        ((1, 11), sorted(map(str, range(12))), [*"0123456789", "10", "11"]),
+        ((1, 2, 3), "123", ["", "1", "2", "3"]),
+        ((0, 2), "210", "012"),
+        ((0, 1), ["00", "01"], ["00", "01"]),
+        ((0, 1, 2), "123", "123"),  # in order: none is a 0
+        ((0, 1), ["1", "01"], ["1", "01"]),  # in order: 1 would be both
+        ((0, 1), "a1", "a1"),
+        ((0, 10**9), ["0", str(10**9)], ["0", str(10**9)]),
+    ],
+)
+def test_labels_are_the_numbers_that_classes_have_for_names(
+    present: list[int], wanted: list[str], names: list[str]
+) -> None:
+    assert name_numbers(list(present), spec(*wanted)) == tuple(names)
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted", "said"),
+    [
+        ("012", ("ant", "bee", "cat"), "took the data's '0' for 'ant', '1' for 'bee', '2' for 'cat'; if"),
+        (("ant", "bee", "cat"), "012", "took the data's 'ant' for '0', 'bee' for '1', 'cat' for '2'; if"),
+        ("012", "123", "took the data's '0' for '1', '1' for '2', '2' for '3'; if"),
+        ([str(i) for i in range(12)], "abcdefghijkl", "'8' for 'i', '9' for 'j', ...; if"),
+    ],
+)
+def test_what_is_paired_by_no_name_is_said_once(names: list[str], wanted: list[str], said: str) -> None:
+    labels = range(len(names))
+    with pytest.warns(UserWarning, match=f"^either the data or tiny has but numbers for classes.*{said}") as heard:
+        say_assumed(names, labels, labels, spec(*wanted))
+    assert len(heard) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "present", "wanted"),
+    [
+        ("abc", (0, 1, 2), "abc"),
+        ("ax", (0,), "abc"),  # no image is an x
+        (["0 - zero", "1 - one"], (0, 1), "01"),
+        ("01", (0, 1), ["00", "01"]),
+        ([unicodedata.normalize("NFD", "é"), "a"], (0, 1), "éa"),
+    ],
+)
+def test_classes_that_are_called_the_same_are_nothing_to_speak_of(
+    names: list[str], present: list[int], wanted: list[str]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        say_assumed(names, present, range(len(names)), spec(*wanted))
+
+
+def test_images_in_memory_say_what_they_were_taken_for() -> None:
+    named = replace(make_data(), spec=spec("ant", "bee", "cat"))
+    with pytest.warns(UserWarning, match="took the data's 'ant' for '0', 'bee' for '1', 'cat' for '2'"):
+        numbered = named.in_terms_of(spec("0", "1", "2"))
+    with pytest.warns(UserWarning, match="took the data's '0' for 'ant', '1' for 'bee', '2' for 'cat'"):
+        again = numbered.in_terms_of(named.spec)
+    assert torch.equal(again.labels, named.labels)

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import pickle
 import sys
+import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -324,6 +325,70 @@ def test_a_known_name_wants_its_files(tmp_path: Path) -> None:
             load_real(name, split="val", root=tmp_path)
         with pytest.raises(ValueError, match="split must be one of train, val, test, got 'tset'"):
             load_real(name, split="tset", root=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "fashion_mnist"])
+def test_a_known_sets_classes_are_matched_by_name(name: str, tmp_path: Path) -> None:
+    data, spec = known(name), KNOWN_SPECS[name]
+    save_npz(tmp_path / f"{name}.npz", data, ("test",))
+    others = replace(spec, name="pets", classes=("other", *sorted(spec.classes, reverse=True)))
+    places = torch.tensor([others.classes.index(called) for called in spec.classes])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for source, root in ((name, tmp_path), (tmp_path / f"{name}.npz", None)):
+            assert torch.equal(load_real(source, others, split="test", root=root).labels, places[data.labels])
+
+
+def test_a_known_set_under_other_names_is_refused(tmp_path: Path) -> None:
+    save_npz(tmp_path / "cifar10.npz", known("cifar10"), ("test",))
+    spec = KNOWN_SPECS["cifar10"]
+    for classes, lacking in (
+        (("plane", "car", *spec.classes[2:]), "'airplane', 'automobile'; its 10 classes are 'plane', 'car', 'bird'"),
+        (tuple("abcdefghij"), "'airplane', 'automobile', 'bird', 'cat', 'deer', ...; its 10 classes are 'a', 'b'"),
+    ):
+        with pytest.raises(ValueError, match=f"mine has no class {lacking}"):
+            load_real("cifar10", replace(spec, name="mine", classes=classes), split="test", root=tmp_path)
+
+
+def test_a_known_sets_classes_count_in_order_where_a_spec_has_but_numbers(tmp_path: Path) -> None:
+    data = known("cifar10")
+    save_npz(tmp_path / "cifar10.npz", data, ("test",))
+    numbered = replace(data.spec, name="mine", classes=tuple("0123456789"))
+    with pytest.warns(UserWarning, match="took the data's 'airplane' for '0', 'automobile' for '1'"):
+        assert torch.equal(load_real("cifar10", numbered, split="test", root=tmp_path).labels, data.labels)
+
+
+# Numbers and names -------------------------------------------------------------------------------------
+
+
+def test_labels_are_matched_to_classes_that_are_numbers(tmp_path: Path) -> None:
+    data = make_data(classes=12, per_class=2)
+    path = save_folder(tmp_path / "pets", data, [str(number) for number in range(12)])
+    spec = load_real(path).spec
+    assert spec.classes == tuple(sorted(map(str, range(12))))
+    save_npz(tmp_path / "pets.npz", data, ("test",))
+    items = list(zip(data.images, data.labels.tolist(), strict=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for source in (tmp_path / "pets.npz", (data.images, data.labels), items):
+            read = load_real(source, spec, split="test")
+            assert [spec.classes[place] for place in read.labels] == [str(label) for label in data.labels.tolist()]
+
+
+def test_numbers_for_names_are_paired_in_order_and_said(tmp_path: Path) -> None:
+    grey = GREY.subset(GREY.labels.argsort(stable=True))
+    folder = save_folder(tmp_path / "pets", grey, ("ant", "bee", "cow"))
+    packed = save_npz(tmp_path / "organs.npz", grey, ("train", "test"))
+    named, numbered = load_real(folder), load_real(packed)
+    with pytest.warns(UserWarning, match="or pets has .* '0' for 'ant', '1' for 'bee', '2' for 'cow'; if") as said:
+        assert_same(load_real(packed, named.spec, split="test"), grey)
+    with pytest.warns(UserWarning, match="or organs has .* 'ant' for '0', 'bee' for '1', 'cow' for '2'; if") as other:
+        assert_same(load_real(folder, numbered.spec, split="test"), grey)
+    assert len(said) == len(other) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_same(load_real(packed, numbered.spec, split="test"), grey)
+        assert_same(load_real((grey.images, grey.labels), named.spec), grey)  # whose classes it names
 
 
 # Bad input ---------------------------------------------------------------------------------------------
