@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ Describe = Callable[[Tensor], Tensor]
 @dataclass(frozen=True)
 class Nearness:
     """Distances to the nearest training image, of pictures and of real images that were not trained on.
+
+    Held-out images that are training images themselves, pixel by pixel, do not count.
 
     Attributes:
         pictures: The median over the pictures.
@@ -71,7 +74,8 @@ def measure_likeness(
     Args:
         generator: Whose pictures are looked at; as many of each class.
         train: The images that it was made from.
-        held_out: Images of the same kind that it was not made from.
+        held_out: Images of the same kind that it was not made from. Those that are in ``train`` nevertheless are left
+            out, and a warning says how many.
         classifier: With a method ``features`` as in :mod:`dim_data.networks.classifiers`; its last feature map is
             compared.
         count: Pictures to look at, about: as many of each class.
@@ -79,7 +83,8 @@ def measure_likeness(
         device: Default: CUDA where there is one.
 
     Raises:
-        ValueError: ``count`` is not positive, an image set is empty, or the images are not of the generator's kind.
+        ValueError: ``count`` is not positive, an image set is empty, the images are not of the generator's kind, or all
+            of ``held_out`` are in ``train``.
     """
     if count < 1 or not len(train) or not len(held_out):
         raise ValueError(f"likeness needs pictures and images, got {count}, {len(train)} and {len(held_out)} of them")
@@ -95,11 +100,19 @@ def measure_likeness(
     )
     pairs = zip(labels.split(BLOCK), serials.split(BLOCK), strict=True)
     drawn = torch.cat([generator.synthesize(*pair, seed=seed).cpu() for pair in pairs])
-    found = _nearness(lambda images: images.to(place).float().flatten(1), drawn, train.images, held_out.images)
+    near, beside = _distances(lambda images: images.to(place).float().flatten(1), drawn, train, held_out)
+    apart = beside > 0
+    if not apart.any():
+        raise ValueError(f"all {len(held_out)} held-out images are in train: compare with images that are not")
+    if not apart.all():
+        warnings.warn(
+            f"left out {int((~apart).sum())} of {len(held_out)} held-out images: they are in train", stacklevel=4
+        )
+    found = _nearness(near, beside[apart])
     if classifier is None:
         return Likeness(len(drawn), found, None)
-    seen = _nearness(_seen_by(classifier, spec, place), drawn, train.images, held_out.images)
-    return Likeness(len(drawn), found, seen)
+    near, beside = _distances(_seen_by(classifier, spec, place), drawn, train, held_out)
+    return Likeness(len(drawn), found, _nearness(near, beside[apart]))
 
 
 def _seen_by(classifier: nn.Module, spec: ImageSpec, device: torch.device) -> Describe:
@@ -115,9 +128,16 @@ def _seen_by(classifier: nn.Module, spec: ImageSpec, device: torch.device) -> De
     return describe
 
 
-def _nearness(describe: Describe, drawn: Tensor, train: Tensor | ImageRows, held_out: Tensor | ImageRows) -> Nearness:
-    blocks = [describe(block) for images in (drawn, held_out) for block in images.split(BLOCK)]
-    near, beside = nearest_distances(describe, torch.cat(blocks), train).split([len(drawn), len(held_out)])
+def _distances(
+    describe: Describe, drawn: Tensor, train: LabelledImages, held_out: LabelledImages
+) -> tuple[Tensor, Tensor]:
+    """Of pictures and of held-out images to the nearest training image."""
+    blocks = [describe(block) for images in (drawn, held_out.images) for block in images.split(BLOCK)]
+    near, beside = nearest_distances(describe, torch.cat(blocks), train.images).split([len(drawn), len(held_out)])
+    return near, beside
+
+
+def _nearness(near: Tensor, beside: Tensor) -> Nearness:
     limit = beside.quantile(CLOSE)
     return Nearness(near.median().item(), beside.median().item(), (near < limit).double().mean().item())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 
@@ -50,9 +52,29 @@ def test_nothing_is_copied_where_pictures_are_as_far_as_held_out_images(tiny_cod
     assert found.features is None
 
 
+@pytest.mark.parametrize("twins", [1, 4, 150])
+def test_held_out_images_that_were_trained_on_do_not_count(twins: int, tiny_codes: Generator) -> None:
+    copied = LabelledImages(tiny_codes.decode(torch.arange(120)), tiny_codes.bank.labels, tiny_codes.spec)
+    classifier, other = ConvNet(tiny_codes.spec, width=8), random_images(200, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        wanted = measure_likeness(tiny_codes, copied, other, classifier, count=60)
+    images = torch.cat([other.images, copied.images[torch.arange(twins) % 120]])
+    held_out = LabelledImages(images, torch.arange(len(images)) % 3, tiny_codes.spec)
+    with pytest.warns(UserWarning, match=f"left out {twins} of {200 + twins} held-out images: they are in train"):
+        found = measure_likeness(tiny_codes, copied, held_out, classifier, count=60)
+    assert wanted.features is not None
+    assert found.features is not None
+    assert found.pixels == wanted.pixels
+    assert found.pixels.close == found.features.close == 1
+    assert found.features.held_out == pytest.approx(wanted.features.held_out, rel=1e-3)
+
+
 def test_what_cannot_be_compared_is_refused(tiny_codes: Generator) -> None:
     images = random_images(6, 0)
     with pytest.raises(ValueError, match="likeness needs pictures and images, got 0, 6 and 6"):
         measure_likeness(tiny_codes, images, images, count=0)
     with pytest.raises(ValueError, match=r"must be \(3, 32, 32\), as the generator's are, got \(1, 28, 28\)"):
         measure_likeness(tiny_codes, make_data(), images)
+    with pytest.raises(ValueError, match="all 4 held-out images are in train: compare with images that are not"):
+        measure_likeness(tiny_codes, images, images.subset(torch.arange(4)))
