@@ -30,15 +30,40 @@ class LabelledImages:
     Attributes:
         images: uint8 (N, C, H, W), un-normalised: a tensor, or where they are too many for memory an
             :class:`~dim_data.images.ImageRows`, which gives tensors of those that an index names.
-        labels: int64 (N,), each in [0, spec.num_classes).
+        labels: int64 (N,), each in [0, spec.num_classes): this alone is not looked at before they are used.
         spec: Their shape, class names and statistics.
         soft: A teacher's probabilities for each image, float (N, num_classes), or ``None``.
+
+    Raises:
+        TypeError: Images, labels or soft labels are of another type.
+        ValueError: They are of another shape.
     """
 
     images: Tensor | ImageRows
     labels: Tensor
     spec: ImageSpec
     soft: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        spec, soft = self.spec, self.soft
+        if not isinstance(self.images, Tensor | ImageRows) or self.images.dtype != torch.uint8:
+            raise TypeError(
+                f"LabelledImages holds images of uint8, 0 to 255, got {_kind(self.images)}: load_real((images, labels))"
+                f" converts others"
+            )
+        if not isinstance(self.labels, Tensor) or self.labels.dtype != torch.int64:
+            raise TypeError(f"LabelledImages holds labels of int64, got {_kind(self.labels)}")
+        if soft is not None and not (isinstance(soft, Tensor) and soft.is_floating_point()):
+            raise TypeError(f"LabelledImages holds soft labels of floats, got {_kind(soft)}")
+        shape = tuple(self.images.shape)
+        if len(shape) != 4 or shape[1:] != (spec.channels, spec.size, spec.size):
+            raise ValueError(
+                f"{spec.name} images are (N, {spec.channels}, {spec.size}, {spec.size}), got shape {shape}"
+            )
+        if tuple(self.labels.shape) != shape[:1]:
+            raise ValueError(f"{shape[0]} images need as many labels, got labels of shape {tuple(self.labels.shape)}")
+        if soft is not None and tuple(soft.shape) != (shape[0], spec.num_classes):
+            raise ValueError(f"soft labels must be {(shape[0], spec.num_classes)}, got shape {tuple(soft.shape)}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -87,8 +112,13 @@ class LabelledImages:
         """The same images under another spec: labels, and soft ones, by the names of its classes.
 
         Raises:
-            ValueError: They are of another size, in colour where it is grey, or of a class that it lacks.
+            ValueError: They are of another size, in colour where it is grey, or of a class that it lacks; or a label is
+                of no class of their own.
         """
+        if len(self) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.spec.num_classes:
+            raise ValueError(
+                f"labels must lie in [0, {self.spec.num_classes}), got {self.labels.min()} to {self.labels.max()}"
+            )
         if spec == self.spec:
             return self
         Frame(None, (spec.size,), spec.name).check(self.spec.size, self.spec.size, self.spec.name)
@@ -107,6 +137,11 @@ class LabelledImages:
         """A short digest of images, labels and soft labels: whether a resumed run sees the data it began with."""
         parts = self.images.split(1024) if isinstance(self.images, ImageRows) else [self.images]
         return digest(chain(parts, [self.labels], [] if self.soft is None else [self.soft]))
+
+
+def _kind(value: object) -> str:
+    """The numbers of a tensor, the type of anything else."""
+    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
 
 
 def _held_runs(count: int, fraction: float, margin: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -100,7 +100,9 @@ def load_real(
             )
         if sizes is not None:
             Frame(None, sizes).check(data.spec.size, data.spec.size, data.spec.name)
-        return data if spec is None else data.in_terms_of(spec)
+        if not len(data):
+            raise ValueError("the data is empty: there is no image in it")
+        return data.in_terms_of(data.spec if spec is None else spec)
     sizes = range(SIZE_RANGE[0], SIZE_RANGE[1] + 1) if sizes is None else sizes
     if spec is not None:
         Frame(None, sizes).check(spec.size, spec.size, spec.name)

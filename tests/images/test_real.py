@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from conftest import make_data, make_spec
 from dim_data.images.real import LabelledImages, load_real
+from dim_data.images.rows import ImageRows
 from dim_data.images.specs import KNOWN_SPECS
 
 GREY = make_data(1, 28)
@@ -602,15 +603,18 @@ def test_a_split_leaves_every_class_an_image() -> None:
 def test_photos_that_several_images_are_cut_from_stay_whole(fraction: float) -> None:
     photos = torch.repeat_interleave(torch.arange(1200), 1 + torch.arange(1200) % 6)
     spec = KNOWN_SPECS["svhn"]
-    data = LabelledImages(photos.view(-1, 1, 1, 1), torch.arange(len(photos)) % 10, spec)
+    images = torch.zeros(len(photos), 3, 32, 32, dtype=torch.uint8)
+    images[:, 0, 0, 0], images[:, 0, 0, 1] = photos // 256, photos % 256
+    data = LabelledImages(images, torch.arange(len(photos)) % 10, spec)
     rest, held = data.split(fraction, seed=1)
-    assert not set(rest.images.flatten().tolist()) & set(held.images.flatten().tolist())
+    photo = [256 * part.images[:, 0, 0, 0].long() + part.images[:, 0, 0, 1] for part in (rest, held)]
+    assert not set(photo[0].tolist()) & set(photo[1].tolist())
     assert len(data) * 0.85 < len(rest) + len(held) < len(data)
     assert len(held) == pytest.approx(fraction * len(data), rel=0.15)
     assert torch.equal(data.split(fraction, seed=1)[1].images, held.images)
     assert not torch.equal(data.split(fraction, seed=2)[0].images, rest.images)
-    for part in (rest, held):
-        assert torch.equal(part.images, part.images.sort(0).values)
+    for part, numbers in zip((rest, held), photo, strict=True):
+        assert torch.equal(numbers, numbers.sort().values)
         assert len(part.labels.unique()) == 10
 
 
@@ -632,8 +636,47 @@ def test_a_fingerprint_tells_data_apart() -> None:
     prints = [data.fingerprint() for data in (GREY, *others)]
     assert len(set(prints)) == 4
     assert replace(GREY, images=GREY.images.clone()).fingerprint() == prints[0]
-    channels_last = GREY.images.expand(-1, 3, -1, -1).to(memory_format=torch.channels_last)
-    assert (
-        replace(GREY, images=channels_last).fingerprint()
-        == replace(GREY, images=channels_last.contiguous()).fingerprint()
-    )
+    channels_last = RGB.images.to(memory_format=torch.channels_last)
+    assert replace(RGB, images=channels_last).fingerprint() == RGB.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "sentence"),
+    [
+        (
+            {"images": GREY.images / 255},
+            TypeError,
+            r"images of uint8, 0 to 255, got torch.float32: load_real\(\(images",
+        ),
+        ({"images": GREY.images.long()}, TypeError, "images of uint8, 0 to 255, got torch.int64"),
+        ({"images": GREY.images.numpy()}, TypeError, "images of uint8, 0 to 255, got ndarray"),
+        ({"images": GREY.images[:, 0]}, ValueError, r"tiny images are \(N, 1, 28, 28\), got shape \(60, 28, 28\)"),
+        ({"images": RGB.images}, ValueError, r"tiny images are \(N, 1, 28, 28\), got shape \(60, 3, 32, 32\)"),
+        ({"images": ImageRows(RGB.images.numpy())}, ValueError, r"tiny images are .*, got shape \(60, 3, 32, 32\)"),
+        ({"spec": make_spec(3, 28)}, ValueError, r"tiny images are \(N, 3, 28, 28\), got shape \(60, 1, 28, 28\)"),
+        ({"labels": GREY.labels.int()}, TypeError, "labels of int64, got torch.int32"),
+        ({"labels": GREY.labels.tolist()}, TypeError, "labels of int64, got list"),
+        ({"labels": GREY.labels[:-1]}, ValueError, r"60 images need as many labels, got labels of shape \(59,\)"),
+        ({"labels": GREY.labels[:, None]}, ValueError, r"60 images need as many labels, got labels of shape \(60, 1\)"),
+        ({"soft": torch.ones(60, 3, dtype=torch.int64)}, TypeError, "soft labels of floats, got torch.int64"),
+        ({"soft": torch.ones(60, 2)}, ValueError, r"soft labels must be \(60, 3\), got shape \(60, 2\)"),
+    ],
+)
+def test_labelled_images_are_what_they_say(changes: dict[str, Any], kind: type[Exception], sentence: str) -> None:
+    with pytest.raises(kind, match=sentence):
+        replace(GREY, **changes)
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+@pytest.mark.parametrize("spec", [None, GREY.spec, make_spec(1, 28, 5)])
+def test_labels_beyond_the_classes_of_images_in_memory_raise(label: int, spec: Any) -> None:
+    labels = GREY.labels.clone()
+    labels[7] = label
+    sentence = rf"labels must lie in \[0, 3\), got {min(0, label)} to {max(2, label)}"
+    with pytest.raises(ValueError, match=sentence):
+        load_real(replace(GREY, labels=labels), spec)
+
+
+def test_no_images_in_memory_raise() -> None:
+    with pytest.raises(ValueError, match="the data is empty: there is no image in it"):
+        load_real(GREY.subset(torch.arange(0)))
