@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 
 from dim_data.images.pictures import Picture, Pictures
 from dim_data.images.pixels import Pixels, image_formats
-from dim_data.images.splits import is_split, which_split
+from dim_data.images.splits import SPLITS, is_split, which_split
 
 __all__ = ["folder_pictures"]
 
@@ -27,7 +27,7 @@ def folder_pictures(path: Path, split: str, pixels: Pixels, classes: int = 2) ->
 
     Classes come in the order of their names, files in that of their paths, as in torchvision's ``ImageFolder``.
     Hidden files and folders do not count. A folder that holds nothing but ``train/``, ``test/`` and the like is
-    read there.
+    read there; with others beside them it is refused.
 
     Args:
         path: The folder.
@@ -37,13 +37,15 @@ def folder_pictures(path: Path, split: str, pixels: Pixels, classes: int = 2) ->
 
     Raises:
         OSError: A folder cannot be listed.
-        ValueError: It has no class folders, an empty one, or a file that cannot be used.
+        ValueError: It has no class folders, an empty one, one that is a split and no class, or a file that cannot be
+            used.
     """
     name = path.resolve().name
     folders = _class_folders(path)
     if folders and all(is_split(folder.name) for folder in folders):
         path = path / which_split([folder.name for folder in folders], split, str(path))
         folders = _class_folders(path)
+    _check_splits(path, folders, split)
     if len(folders) < classes:
         images = sum(file.suffix.lower() in image_formats() for file in path.iterdir())
         raise ValueError(
@@ -55,7 +57,7 @@ def folder_pictures(path: Path, split: str, pixels: Pixels, classes: int = 2) ->
     for label, folder in enumerate(folders):
         members = []
         for file in _files(folder):
-            if not file.name.startswith(".") and file.suffix.lower() in suffixes:
+            if _is_image(file, suffixes):
                 members.append(file)
             elif file.suffix.lower() in suffixes or not _is_systems(file.name):
                 pixels.skipped.add(str(file.relative_to(path)))
@@ -101,6 +103,34 @@ def _identity(path: Path, files: list[tuple[str, int]], pixels: Pixels) -> dict[
 def _class_folders(path: Path) -> list[Path]:
     visible = (p for p in path.iterdir() if p.is_dir() and not _is_systems(p.name))
     return sorted(visible, key=lambda folder: folder.name)
+
+
+def _check_splits(path: Path, folders: list[Path], split: str) -> None:
+    """Refuse splits among the class folders: each has class folders of its own, and would be one class.
+
+    Raises:
+        ValueError: There are some.
+    """
+    splits = [folder.name for folder in folders if is_split(folder.name) and _has_but_folders(folder)]
+    if splits:
+        beside = ", ".join(repr(folder.name) for folder in folders if folder.name not in splits)
+        wanted = next((name for name in splits if name.lower() in SPLITS[split]), splits[0])
+        raise ValueError(
+            f"{path} holds {', '.join(map(repr, splits))} with folders of images in them"
+            f"{f', and beside that {beside}' if beside else ''}: as classes they would mix splits. Leave nothing but "
+            f"splits there, or give {path / wanted}; a class of that name needs images right in its folder"
+        )
+
+
+def _has_but_folders(folder: Path) -> bool:
+    """Whether images lie in its sub-folders, and none beside them."""
+    suffixes = image_formats().keys()
+    images = [file for file in _files(folder) if _is_image(file, suffixes)]
+    return bool(images) and all(image.parent != folder for image in images)
+
+
+def _is_image(file: Path, suffixes: Collection[str]) -> bool:
+    return not file.name.startswith(".") and file.suffix.lower() in suffixes
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -186,6 +186,41 @@ def test_folders_of_splits_are_read_there(tmp_path: Path) -> None:
         load_real(tmp_path / "set")
 
 
+@pytest.mark.parametrize("beside", ["unlabeled/0.png", "eval/ant/0.png", "Train set/ant/0.png"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_splits_beside_other_folders_are_no_classes(beside: str, split: str, tmp_path: Path) -> None:
+    for place in ("train", "Test"):
+        for name in ("ant", "bee"):
+            save(tmp_path / "set" / place / name / "deep" / "0.png")
+    save(tmp_path / "set" / beside)
+    wanted = {"train": "train", "test": "Test"}[split]
+    sentence = (
+        rf"set holds 'Test', 'train' with folders of images in them, and beside that '{beside.split('/')[0]}': as "
+        rf"classes they would mix splits. Leave nothing but splits there, or give .*set/{wanted}; a class of that name"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        load_real(tmp_path / "set", split=split)
+    with pytest.raises(ValueError, match=sentence):
+        load_real(tmp_path / "set", load_real(tmp_path / "set" / "train").spec, split=split)
+
+
+def test_splits_within_splits_are_no_classes(tmp_path: Path) -> None:
+    for place in ("train/train", "train/test", "test"):
+        for name in ("ant", "bee"):
+            save(tmp_path / place / name / "0.png")
+    with pytest.raises(ValueError, match=r"train holds 'test', 'train' with folders of images in them: as classes"):
+        load_real(tmp_path)
+    assert load_real(tmp_path / "train").spec.classes == ("ant", "bee")
+
+
+def test_a_class_may_be_called_as_splits_are(tmp_path: Path) -> None:
+    for place in ("car/0.png", "train/0.png", "train/steam/1.png", "dev/0.png"):
+        save(tmp_path / place)
+    (tmp_path / "train" / "steam" / ".hidden").mkdir()
+    assert_as_torchvision(tmp_path)
+    assert load_real(tmp_path).spec.classes == ("car", "dev", "train")
+
+
 def test_pictures_without_class_folders_are_told(tmp_path: Path) -> None:
     for index in range(3):
         save(tmp_path / f"{index}.png")
