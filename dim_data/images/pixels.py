@@ -195,10 +195,10 @@ class Pixels:
                 f"16-bit images are scaled from [0, 65535], and these reach {self.notes.deepest}, almost black: scale "
                 f"them to the whole range, or give uint8"
             )
-        if brightest == 1:
+        if brightest <= 1:
             raise ValueError(
-                "the brightest pixel of all images is 1 of 255, almost black: give 0 and 255 (or booleans) for masks, "
-                "floats for [0, 1]"
+                f"the brightest pixel of all images is {brightest} of 255, {'almost ' * brightest}black: give 0 and "
+                f"255 (or booleans) for masks, floats for [0, 1]"
             )
         self.skipped.say("skipped {} that are no images, or hidden: {}", "file", 3)
         self.notes.transparent.say("laid {} with transparent parts on white: {}", "image", 3)

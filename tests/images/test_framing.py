@@ -125,11 +125,11 @@ def test_memory_is_that_of_the_result_and_one_photo(tmp_path: Path) -> None:
     for name in ("ant", "bee"):
         (tmp_path / name).mkdir()
         for index in range(6):
-            Image.new("RGB", (1500, 1000)).save(tmp_path / name / f"{index}.bmp")
+            Image.new("RGB", (1500, 1000), "white").save(tmp_path / name / f"{index}.bmp")
     code = """
 import resource, sys
 from dim_data.images import load_real
-load_real((__import__("torch").zeros(4, 1, 28, 28), [0, 1, 0, 1]), size=32)
+load_real((__import__("torch").ones(4, 1, 28, 28), [0, 1, 0, 1]), size=32)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 load_real(sys.argv[1], size=64)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

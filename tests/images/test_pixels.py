@@ -232,6 +232,10 @@ def test_arrays_with_one_meaning(values: Any, wanted: np.ndarray, tmp_path: Path
         (BYTES.astype(np.uint16), "16-bit images are scaled from .*, and these reach 2.., almost black"),
         (MASKS.astype(np.uint8), "the brightest pixel of all images is 1 of 255, almost black: give 0 and 255"),
         (MASKS.astype(np.int64), "the brightest pixel of all images is 1 of 255, almost black"),
+        (BYTES * 0, "the brightest pixel of all images is 0 of 255, black: give 0 and 255"),
+        (BYTES / 255 / 255 / 3, "the brightest pixel of all images is 0 of 255, black: .*, floats for "),
+        (BYTES / 255 / 255, "the brightest pixel of all images is 1 of 255, almost black: .*, floats for "),
+        (MASKS & False, "the brightest pixel of all images is 0 of 255, black"),
         (BYTES * 1.5, r"float images must lie in \[0, 1\], got .*: undo the normalisation, or give whole numbers"),
         (BYTES / 240, r"float images must lie in \[0, 1\], got"),
         (BYTES / 127.5 - 1, r"float images must lie in \[0, 1\], got \[-1, "),
@@ -245,6 +249,15 @@ def test_arrays_with_one_meaning(values: Any, wanted: np.ndarray, tmp_path: Path
 def test_arrays_without_one_meaning_are_refused(values: np.ndarray, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         load_real((values, LABELS))
+
+
+def test_black_sets_are_refused_and_black_pictures_are_not(tmp_path: Path) -> None:
+    black = Image.new("RGB", (28, 28))
+    with pytest.raises(ValueError, match="the brightest pixel of all images is 0 of 255, black"):
+        load_real(folder(tmp_path / "black", ("0.png", black), ("1.png", black)))
+    dim = Image.new("RGB", (28, 28), (0, 2, 0))
+    read = load_real(folder(tmp_path / "dim", ("0.png", black), ("1.png", dim)))
+    assert read.images.amax((1, 2, 3)).tolist() == [0, 2, 0, 2]
 
 
 def test_floats_of_a_dataset_have_one_range() -> None:

@@ -98,7 +98,7 @@ def test_statistics_are_those_of_the_images() -> None:
     normalized = spec.normalize(pixels.float())
     assert normalized.mean((0, 2, 3)).abs().max() < 1e-2
     assert (normalized.std((0, 2, 3)) - 1).abs().max() < 1e-2
-    flat = load_real((torch.zeros(4, 1, 28, 28), torch.arange(4) % 2)).spec
+    flat = load_real((torch.full((4, 1, 28, 28), 0.5), torch.arange(4) % 2)).spec
     assert flat.std == (1e-3,)
 
 
