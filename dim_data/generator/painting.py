@@ -59,10 +59,8 @@ class Painter(nn.Module):
         if config.soft_labels and not kind.finite:
             self.teacher = ConvNet(config.spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        reduced: Any = super().__reduce_ex__(protocol)
-        at_hand = next(self.decoder.parameters()).device.type == "cpu"
-        return in_one_piece(self, reduced) if at_hand and is_spawning() else reduced
+    def __getstate__(self) -> dict[str, Any]:
+        return in_one_piece(self, self.__dict__, self.stored.values()) if is_spawning() else self.__dict__
 
     @property
     def spec(self) -> ImageSpec:

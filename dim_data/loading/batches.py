@@ -18,9 +18,8 @@ __all__ = ["paint_batches"]
 
 PLANNED = 8192
 """Images whose places in the epoch are worked out at once, on the CPU, where that needs no wait for the device."""
-PAINTED = {"cpu": 256, "cuda": 1024}
-"""Images painted at once, by device, if a batch is smaller: networks run on whole chunks, of which a small batch may
-fill the last one badly, and on a GPU it is the launching of kernels that takes time."""
+PAINTED = {"cuda": 1024}
+"""Images painted at once, by device, if a batch is smaller: on a GPU it is the launching of kernels that takes time."""
 
 
 @in_steps(painting=True)

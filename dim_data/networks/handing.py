@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import pickle
-from collections.abc import Callable
+import copy
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from multiprocessing.context import get_spawning_popen
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -16,8 +16,7 @@ from torch import Tensor, nn
 __all__ = ["hand_on", "in_one_piece", "is_spawning"]
 
 ALIGNED = 64
-Reduced = tuple[Any, ...]
-"""What ``__reduce_ex__`` returns: a function, its arguments, a state."""
+"""Bytes of which the start of each tensor in a piece is a multiple."""
 
 
 def is_spawning() -> bool:
@@ -41,102 +40,87 @@ def hand_on(*tensors: Tensor) -> None:
             ) from error
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where in the piece a tensor lies, and as what."""
+class _Part:
+    """Stands for a tensor that lies in a piece, and becomes it where it arrives."""
 
-    start: int
-    dtype: torch.dtype
-    shape: torch.Size
-    stride: tuple[int, ...]
-    kind: type[Tensor]
-    requires_grad: bool
+    def __init__(self, piece: Tensor, start: int, tensor: Tensor) -> None:
+        self._found = piece, start, tensor.dtype, tensor.shape, _dense(tensor).stride(), type(tensor)
+        self._requires_grad = tensor.requires_grad
 
-    def find(self, piece: Tensor) -> Tensor:
-        """The tensor, in the memory of ``piece``."""
-        count = self.shape.numel() * self.dtype.itemsize
-        tensor = piece[self.start : self.start + count].view(self.dtype).as_strided(self.shape, self.stride)
-        return nn.Parameter(tensor, self.requires_grad) if self.kind is nn.Parameter else tensor
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _part_of, (*self._found, self._requires_grad)
 
 
-class _Packer(pickle.Pickler):
-    """Pickles all but the tensors, of which it notes the places."""
-
-    def __init__(self, file: io.BytesIO) -> None:
-        super().__init__(file, pickle.DEFAULT_PROTOCOL)
-        self.tensors: list[Tensor] = []
-        self.places: list[_Place] = []
-        self._known: dict[int, int] = {}
-        self.size = 0
-
-    def persistent_id(self, obj: Any) -> int | None:
-        """The number of a tensor; ``None`` for all else."""
-        if type(obj) not in (Tensor, nn.Parameter) or obj.device.type != "cpu" or obj.layout != torch.strided:
-            return None
-        if id(obj) not in self._known:
-            self._known[id(obj)] = len(self.tensors)
-            dense = _dense(obj)
-            made = (obj.dtype, obj.shape, dense.stride(), type(obj), obj.requires_grad)
-            self.tensors.append(obj)
-            self.places.append(_Place(self.size, *made))
-            self.size += -(-dense.nbytes // ALIGNED) * ALIGNED
-        return self._known[id(obj)]
-
-    def piece(self) -> Tensor:
-        """The bytes of all tensors."""
-        piece = torch.zeros(max(1, self.size), dtype=torch.uint8, device="cpu")
-        for tensor, place in zip(self.tensors, self.places, strict=True):
-            flat = _dense(tensor.detach()).as_strided((tensor.numel(),), (1,)).view(torch.uint8)
-            piece[place.start : place.start + len(flat)] = flat
-        return piece
+def _part_of(
+    piece: Tensor,
+    start: int,
+    dtype: torch.dtype,
+    shape: torch.Size,
+    stride: tuple[int, ...],
+    kind: type[Tensor],
+    requires_grad: bool,
+) -> Tensor:
+    flat = piece[start : start + shape.numel() * dtype.itemsize].view(dtype)
+    tensor = flat.as_strided(shape, stride)
+    return nn.Parameter(tensor, requires_grad) if kind is nn.Parameter else tensor
 
 
-class _Unpacker(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO, tensors: list[Tensor]) -> None:
-        super().__init__(file)
-        self._tensors = tensors
+@dataclass
+class _Handed:
+    """What a process was handed last.
 
-    def persistent_load(self, pid: int) -> Tensor:
-        """The tensor of this number."""
-        return self._tensors[pid]
+    Attributes:
+        marks: Each tensor, where it lay, and how often it had been written to.
+        piece: The bytes of all of them.
+        state: What was pickled. A tensor in it that is no part of the piece must outlive the start of the process.
+    """
+
+    marks: list[tuple[Tensor, int, int | None]]
+    piece: Tensor
+    state: dict[str, Any] | None = None
+
+    def is_of(self, marks: list[tuple[Tensor, int, int | None]]) -> bool:
+        """Whether nothing has changed since."""
+        pairs = zip(self.marks, marks, strict=False)
+        return len(self.marks) == len(marks) and all(a[0] is b[0] and a[1:] == b[1:] for a, b in pairs)
 
 
-_HANDED: WeakKeyDictionary[Any, tuple[list[Any], Tensor]] = WeakKeyDictionary()
+_HANDED: WeakKeyDictionary[nn.Module, _Handed] = WeakKeyDictionary()
 
 
-def in_one_piece(owner: object, reduced: Reduced) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """The same object for :mod:`pickle`, with all tensors of the CPU in one, which several processes share.
+def in_one_piece(module: nn.Module, state: Mapping[str, Any], more: Iterable[Tensor] = ()) -> dict[str, Any]:
+    """The ``state`` that ``module`` is pickled by, its tensors of the CPU being parts of one, which processes share.
 
-    Each tensor of its own takes a file descriptor, and ``forkserver`` hands on no more than 255 of these.
+    Each tensor of its own takes a file descriptor, and ``forkserver`` hands on no more than 255 of these. While the
+    module lives, the next process shares the same memory if no tensor has changed.
 
     Args:
-        owner: What is pickled; while it lives, the next process shares the memory if no tensor has changed.
-        reduced: Its ``__reduce_ex__``.
+        module: Whose parameters and buffers they are.
+        state: See ``__getstate__``.
+        more: Other tensors that it holds.
 
     Raises:
         RuntimeError: There is no shared memory.
     """
-    file = io.BytesIO()
-    packer = _Packer(file)
-    packer.dump(reduced)
-    marks = [(t, None if t.is_inference() else t._version, t.data_ptr()) for t in packer.tensors]
-    known, piece = _HANDED.get(owner, ([], None))
-    if (
-        piece is None
-        or len(known) != len(marks)
-        or any(a[0] is not b[0] or a[1:] != b[1:] for a, b in zip(known, marks, strict=True))
-    ):
-        piece = packer.piece()
+    held = (t for part in module.modules() for found in (part._parameters, part._buffers) for t in found.values())
+    tensors = list({id(t): t for t in (*held, *more) if t is not None and _can_be_a_part(t)}.values())
+    starts = list(accumulate((-(-t.nbytes // ALIGNED) * ALIGNED for t in tensors), initial=0))
+    marks = [(t, t.data_ptr(), None if t.is_inference() else t._version) for t in tensors]
+    handed = _HANDED.get(module)
+    if handed is None or not handed.is_of(marks):
+        piece = torch.zeros(max(1, starts[-1]), dtype=torch.uint8, device="cpu")
+        for start, tensor in zip(starts, tensors, strict=False):
+            flat = _dense(tensor.detach()).as_strided((tensor.numel(),), (1,)).view(torch.uint8)
+            piece[start : start + len(flat)] = flat
         hand_on(piece)
-        _HANDED[owner] = marks, piece
-    return _taken_apart, (file.getvalue(), piece, packer.places)
+        handed = _HANDED[module] = _Handed(marks, piece)
+    parts: dict[int, Any] = {id(t): _Part(handed.piece, s, t) for s, t in zip(starts, tensors, strict=False)}
+    handed.state = copy.deepcopy(dict(state), parts)
+    return handed.state
 
 
-def _taken_apart(data: bytes, piece: Tensor, places: list[_Place]) -> Any:
-    function, arguments, state, *_ = _Unpacker(io.BytesIO(data), [place.find(piece) for place in places]).load()
-    made = function(*arguments)
-    made.__setstate__(state)
-    return made
+def _can_be_a_part(tensor: Tensor) -> bool:
+    return type(tensor) in (Tensor, nn.Parameter) and tensor.device.type == "cpu" and tensor.layout == torch.strided
 
 
 def _dense(tensor: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from dim_data.generator.model import Generator
-from dim_data.loading import choosing, keeping
+from dim_data.loading import choosing, keeping, memory
 from dim_data.loading.cache import PictureCache
 from dim_data.loading.dataset import DistilledDataset
 from dim_data.loading.loader import DistilledLoader
@@ -200,6 +200,7 @@ def test_a_process_that_changes_a_weight_keeps_its_pictures_to_itself(tiny_codes
 def test_a_spawned_worker_does_without_where_room_is_scarce(
     tiny_codes: Generator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(memory, "SHARED", tmp_path)
     monkeypatch.setattr(keeping, "SHARED", tmp_path)
     monkeypatch.setattr(keeping, "is_spawning", lambda: True)
     handed: list[int] = []
@@ -207,7 +208,7 @@ def test_a_spawned_worker_does_without_where_room_is_scarce(
     marks = len(tiny_codes.bank)
     for free, wanted in ((4 * (BANK + marks), True), (4 * (BANK + marks) - 1, False)):
         stat = type("Stat", (), {"f_bavail": free, "f_frsize": 1})
-        monkeypatch.setattr(keeping.os, "statvfs", lambda path, stat=stat: stat)
+        monkeypatch.setattr(memory.os, "statvfs", lambda path, stat=stat: stat)
         cached = PictureCache(tiny_codes, shared=True, optional=True)
         handed.clear()
         state = cached.__getstate__()
@@ -241,8 +242,9 @@ def test_labels_out_of_range_raise(tiny_codes: Generator) -> None:
 def test_too_little_shared_memory_is_said_before_it_kills(
     tiny_codes: Generator, monkeypatch: pytest.MonkeyPatch, tmp_path
 ) -> None:
+    monkeypatch.setattr(memory, "SHARED", tmp_path)
     monkeypatch.setattr(keeping, "SHARED", tmp_path)
-    monkeypatch.setattr(keeping.os, "statvfs", lambda path: type("Stat", (), {"f_bavail": 9, "f_frsize": 4096}))
+    monkeypatch.setattr(memory.os, "statvfs", lambda path: type("Stat", (), {"f_bavail": 9, "f_frsize": 4096}))
     dataset = DistilledDataset(tiny_codes, ipc=4, cache=True, transform=lambda image: 0)
     for options in ({}, {"num_workers": 1, "multiprocessing_context": "fork"}):
         assert len(list(DataLoader(dataset, 12, **options))) == 1  # what is not spawned needs none of it
@@ -256,5 +258,5 @@ def test_too_little_shared_memory_is_said_before_it_kills(
 def test_a_system_without_a_folder_of_shared_memory_is_not_asked(
     tiny_codes: Generator, monkeypatch: pytest.MonkeyPatch, tmp_path
 ) -> None:
-    monkeypatch.setattr(keeping, "SHARED", tmp_path / "none")
+    monkeypatch.setattr(memory, "SHARED", tmp_path / "none")
     assert len(DistilledDataset(tiny_codes, ipc=1, cache=True)) == 3
