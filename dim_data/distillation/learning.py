@@ -15,7 +15,7 @@ from dim_data.distillation.clusters import describe_images
 from dim_data.distillation.encoding import ENCODER_BATCH, encoder_parts, fit_encoder
 from dim_data.distillation.lessons import Lesson, image_lesson, to_numbers
 from dim_data.distillation.loops import StageStep, in_sittings
-from dim_data.generator import Generator
+from dim_data.generator import Generator, drawn_rows
 from dim_data.images import LabelledImages, digest, torch_defaults
 from dim_data.networks import in_float32, resolve_device
 from dim_data.protocol import LoopState, Sittings
@@ -54,7 +54,8 @@ def learn_prior(
         config: Of the training; the defaults choose sizes by the number of codes.
         images: The real images whose codes are stored: one for each, class by class, in the order of the bank. They
             are mirrored where ``spec.mirror`` allows.
-        holdout: Share of the codes that are not learned, but looked at to choose when to stop.
+        holdout: Share of the codes of each class that are not learned, but looked at to choose when to stop: at least
+            one, never all. 0 holds none out.
         seed: Of everything random.
         device: Default: CUDA where there is one.
         checkpoint: File that keeps what is done, until all is. The same call, later, goes on from it.
@@ -84,6 +85,8 @@ def learn_prior(
     place = resolve_device(device)
     arguments = {"generator": generator, "config": config, "images": images, "holdout": holdout, "seed": seed}
     arguments["classifier"] = None if classifier is None else digest(classifier.state_dict().values())
+    held = _held_out(generator, holdout, seed)
+    arguments["held_out"] = digest([held])
     sittings = Sittings(checkpoint, arguments, checkpoint_seconds)
     with torch_defaults():
         painter = copy.deepcopy(generator).to(place)
@@ -91,9 +94,6 @@ def learn_prior(
             classifier = in_float32(classifier.to(place, memory_format=torch.channels_last))  # type: ignore[call-overload]
         parts: dict[str, LoopState] = {}
         loops: list[Iterator[StageStep]] = []
-        chosen = torch.randperm(len(bank), generator=torch.Generator().manual_seed(seed))[: int(holdout * len(bank))]
-        held = torch.zeros(len(bank), dtype=torch.bool)
-        held[chosen] = True
         codes = torch.cat([to_numbers(bank.unpack(part), bank.levels).cpu() for part in bank.codes.split(8192)])
         if images is None:
             lesson = _of_codes(painter, codes, held, classifier, config, seed, place)
@@ -123,6 +123,16 @@ def learn_prior(
         sittings.begin(whole)
     in_sittings(chain(*loops), whole, sittings, on_step, should_stop)
     return painter.with_prior(lesson.result, teacher)
+
+
+@torch_defaults()
+def _held_out(generator: Generator, fraction: float, seed: int) -> Tensor:
+    """Which of the stored codes are held out, bool (N,) on the CPU; a class with one code keeps it."""
+    counts = generator.bank.counts.cpu()
+    shares = (counts.double() * fraction).round().long().clamp(min=int(fraction > 0)).minimum(counts - 1)
+    held = torch.zeros(len(generator.bank), dtype=torch.bool)
+    held[drawn_rows(generator, shares, seed).cpu()] = True
+    return held
 
 
 def _of_codes(

@@ -3,7 +3,8 @@
 * ``model``: :class:`Generator`, the artifact, saved and loaded. Begin here.
 * ``painting``: from (labels, serials, seed) to pictures, by way of latents and a decoder.
 * ``sources``: where latents come from, one file for each kind: a new kind goes there.
-* ``deriving``: other latents for the same decoder. ``storing``: weights in a file and back, bit for bit.
+* ``deriving``: other latents for the same decoder. ``fewer``: some codes of each class.
+* ``storing``: weights in a file and back, bit for bit.
 * ``names``: where a generator is: a folder, a bundled name, a Hub id.
 * ``draws``: random numbers that are pure functions of integers. ``labelling``: soft labels.
 * ``facts``, ``grids``: what to say and show of a generator.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from dim_data.generator.draws import bank_index, hash_keys, permute
 from dim_data.generator.facts import describe, read_training
+from dim_data.generator.fewer import drawn_rows
 from dim_data.generator.grids import sample_grid, sample_png, save_grid
 from dim_data.generator.labelling import blended, opinions
 from dim_data.generator.model import Generator
@@ -30,6 +32,7 @@ __all__ = [
     "blended",
     "bundled_names",
     "describe",
+    "drawn_rows",
     "hash_keys",
     "opinions",
     "permute",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dim_data.format import GeneratorConfig
+from dim_data.generator.fewer import drawn_rows
 from dim_data.generator.painting import Painter
 from dim_data.generator.sources import fit_gaussian
 from dim_data.networks import TokenPrior, parse_options
@@ -139,6 +140,4 @@ def kept_rows(generator: Painter, count: int, seed: int) -> Tensor:
     bank = generator.bank
     if not generator.spec.num_classes <= count <= len(bank):
         raise ValueError(f"count must be in [{generator.spec.num_classes}, {len(bank)}], got {count}")
-    shares = (bank.counts * count // len(bank)).clamp(min=1)
-    labels = torch.repeat_interleave(shares)
-    return bank.rows(labels, torch.cat([torch.arange(n) for n in shares.tolist()]).to(labels), seed)
+    return drawn_rows(generator, (bank.counts * count // len(bank)).clamp(min=1), seed)

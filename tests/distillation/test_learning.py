@@ -203,6 +203,41 @@ def test_learning_is_repeatable_and_leaves_the_random_state_alone() -> None:
     assert not torch.equal(other.source.prior.bias, one.source.prior.bias)
 
 
+@pytest.mark.parametrize(
+    ("holdout", "held"), [(0.0, (0, 0, 0)), (0.05, (2, 1, 0)), (0.3, (12, 1, 0)), (0.99, (39, 2, 0))]
+)
+def test_of_each_class_a_share_is_held_out_and_never_all(
+    holdout: float, held: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lessons_given: list[lessons.Lesson] = []
+    of = lessons.Lesson.of
+    monkeypatch.setattr(lessons.Lesson, "of", lambda *args: lessons_given.append(of(*args)) or lessons_given[-1])
+    whole = make_codes()
+    generator = whole.keep_rows(torch.cat([torch.arange(40), torch.arange(40, 43), torch.tensor([80])]))
+    learned = learn_prior(generator, config=replace(SMALL, epochs=1), holdout=holdout, seed=3, device="cpu")
+    (lesson,) = lessons_given
+    left = torch.tensor([40, 3, 1]) - torch.tensor(held)
+    assert torch.equal(torch.bincount(lesson.train.labels, minlength=3), left)
+    if any(held):
+        assert torch.bincount(lesson.held_out.labels, minlength=3).tolist() == list(held)
+    assert (learned.source.prior.frequencies.sum(1) > 0).all()
+    assert Generator.from_pretrained(learned.save_pretrained(tmp_path)).config == learned.config
+
+
+def test_what_was_begun_with_other_codes_held_out_is_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator, file, config = make_codes(), tmp_path / "prior.pt", replace(SMALL, epochs=2)
+    options: dict[str, Any] = {"config": config, "device": "cpu", "checkpoint": file}
+    drawn = learning.drawn_rows
+    monkeypatch.setattr(learning, "drawn_rows", lambda generator, shares, seed: drawn(generator, shares, seed + 1))
+    with pytest.raises(StoppedError):
+        learn_prior(generator, **options, **stopping("prior", 2))
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"is of other work: it differs in held_out \("):
+        learn_prior(generator, **options)
+
+
 def test_a_classifier_of_half_precision_tells_what_it_told() -> None:
     generator, config = make_codes(), replace(SMALL, epochs=2)
     half = SMALL_CLASSIFIERS["convnet3"](generator.spec).half()
