@@ -49,11 +49,12 @@ def learn_prior(
     Args:
         generator: One that stores codes.
         classifier: Clusters the pictures of a class by what it sees; with a method ``features`` as in
-            :mod:`dim_data.networks.classifiers`. ``None``: classes are not parted.
+            :mod:`dim_data.networks.classifiers`, and logits in the order of ``generator.spec.classes``. ``None``:
+            classes are not parted.
         teacher: Gives the soft labels; see :meth:`~dim_data.generator.Generator.with_prior`.
         config: Of the training; the defaults choose sizes by the number of codes.
-        images: The real images whose codes are stored: one for each, class by class, in the order of the bank. They
-            are mirrored where ``spec.mirror`` allows.
+        images: The real images whose codes are stored: one for each, in the order of the bank. Classes are matched by
+            name. They are mirrored where ``spec.mirror`` allows.
         holdout: Share of the codes of each class that are not learned, but looked at to choose when to stop: at least
             one, never all. 0 holds none out.
         seed: Of everything random.
@@ -77,11 +78,14 @@ def learn_prior(
         raise ValueError(f"holdout must be in [0, 1) and epochs positive, got {holdout} and {config.epochs}")
     if config.turned and images is None:
         raise ValueError("codes cannot be turned: give the images that they are of, or leave prior.turned off")
-    if images is not None and not torch.equal(images.labels.cpu(), bank.labels.cpu()):
-        raise ValueError(
-            f"images must be those whose codes are stored, {len(bank)} class by class, got {len(images)} of other "
-            f"classes or in another order: labels must be equal to generator.bank.labels"
-        )
+    if images is not None:
+        images = images.in_terms_of(generator.spec)
+        if not torch.equal(images.labels.cpu(), bank.labels.cpu()):
+            raise ValueError(
+                f"images must be those whose codes are stored, {len(bank)} class by class, got {len(images)} of other "
+                f"classes or in another order: labels must be equal to generator.bank.labels, by the names of "
+                f"generator.spec.classes"
+            )
     place = resolve_device(device)
     arguments = {"generator": generator, "config": config, "images": images, "holdout": holdout, "seed": seed}
     arguments["classifier"] = None if classifier is None else digest(classifier.state_dict().values())

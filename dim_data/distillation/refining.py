@@ -51,8 +51,8 @@ def refine_codes(
 
     Args:
         generator: One that stores codes.
-        data: The image of each code: as many of each class, in the order of the codes. Where a code is stored for every
-            image of a training set, that is the training set.
+        data: The image of each code: as many of each class, in the order of the codes. Classes are matched by name.
+            Where a code is stored for every image of a training set, that is the training set.
         classifiers: Trained on such images, and with a method ``features`` as in :mod:`dim_data.networks.classifiers`.
             They come back on ``device``, in eval mode and without gradients.
         looks: At each picture.
@@ -64,13 +64,14 @@ def refine_codes(
 
     Raises:
         TypeError: A classifier has no such method.
-        ValueError: There are no codes, no classifier or one of other classes, or ``data`` has another number of some
-            class.
+        ValueError: There are no codes, no classifier or one of other classes, or ``data`` is of another size or class,
+            or has another number of some class.
     """
     if not generator.source.finite:
         raise ValueError("only stored codes can be refined; this generator draws noise")
     if not classifiers or looks < 1:
         raise ValueError(f"codes are refined by at least one classifier and look, got {len(classifiers)} and {looks}")
+    data = data.in_terms_of(generator.spec)
     found = torch.bincount(data.labels, minlength=len(generator.bank.counts)).tolist()
     if found != generator.bank.counts.tolist():
         raise ValueError(
@@ -111,8 +112,9 @@ def relabel_codes(
 
     Args:
         generator: One that stores codes, with soft labels or without.
-        classifiers: Take normalised images (B, C, H, W) and give logits (B, num_classes): best those that the codes
-            were refined under. They come back on ``device``, in eval mode.
+        classifiers: Take normalised images (B, C, H, W) and give logits (B, num_classes), in the order of
+            ``generator.spec.classes``: best those that the codes were refined under. They come back on ``device``, in
+            eval mode.
         temperature: Divides the logits: classifiers are surer of the pictures than is good to learn from.
         batch_size: Pictures painted and looked at at once.
         device: Default: CUDA where there is one.

@@ -30,7 +30,8 @@ def train_teacher(
     will do: no real image need be at hand.
 
     Args:
-        train: What it learns from: a generator, or real images as :func:`~dim_data.images.load_real` reads them.
+        train: What it learns from: a generator, or real images as :func:`~dim_data.images.load_real` reads them, with
+            the ``spec`` of the generator that will keep the teacher: its logits are in the order of their classes.
         ipc: Images per class in an epoch.
         epochs: Epochs; minutes on a CPU for the default, which shows it ``10_000 * num_classes`` images.
         seed: Of its weights, images and order.

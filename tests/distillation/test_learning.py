@@ -315,6 +315,22 @@ def test_images_that_are_not_those_of_the_codes_are_refused() -> None:
     assert data.labels.tolist() != generator.bank.labels.tolist()
     with pytest.raises(ValueError, match="images must be those whose codes are stored, 120 class by class, got 120 of"):
         learn_prior(generator, images=data, device="cpu")
+    data = data.subset(data.labels.argsort(stable=True))
+    first, second, third = data.spec.classes
+    swapped = replace(data, spec=replace(data.spec, classes=(first, third, second)))
+    with pytest.raises(ValueError, match="by the names of generator"):
+        learn_prior(generator, images=swapped, device="cpu")
+
+
+def test_images_whose_classes_are_numbered_otherwise_are_learned_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "Encoder", functools.partial(Encoder, width=8))
+    generator, data = make_codes(), make_data(3, 32, 3, per_class=40)
+    data = data.subset(data.labels.argsort(stable=True))
+    first, second, third = data.spec.classes
+    renumbered = replace(data, labels=(data.labels + 1) % 3, spec=replace(data.spec, classes=(third, first, second)))
+    config = replace(SMALL, epochs=1)
+    one, two = (learn_prior(generator, config=config, images=given, device="cpu") for given in (data, renumbered))
+    assert plain(one) == plain(two)
 
 
 def test_images_are_shifted_by_whole_pixels_and_their_borders_mirrored() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -72,6 +73,22 @@ def test_each_picture_comes_closer_to_its_own_image(
     assert all(
         torch.equal(p, q) for p, q in zip(refined.decoder.parameters(), generator.decoder.parameters(), strict=True)
     )
+
+
+def test_images_go_to_codes_of_their_class_by_its_name(
+    generator: Generator, images: LabelledImages, classifiers: list[torch.nn.Module]
+) -> None:
+    first, second, third = generator.spec.classes
+    renamed = replace(images, labels=(images.labels + 1) % 3, spec=replace(DATA.spec, classes=(third, first, second)))
+    as_a_folder_has_it = renamed.subset(renamed.labels.argsort(stable=True))
+    wanted, *found = (
+        refine_codes(generator, data, classifiers, looks=3, device="cpu").bank.codes
+        for data in (images, renamed, as_a_folder_has_it)
+    )
+    assert all(torch.equal(codes, wanted) for codes in found)
+    strangers = replace(images, spec=replace(DATA.spec, classes=("a", "b", "c")))
+    with pytest.raises(ValueError, match="has no class 'a', 'b', 'c'"):
+        refine_codes(generator, strangers, classifiers, device="cpu")
 
 
 def test_codes_stay_on_their_levels(
