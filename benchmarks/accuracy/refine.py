@@ -54,8 +54,8 @@ def main(words: Sequence[str]) -> Path:
     relabelled = generator.config.soft_labels and args.temperature > 0
     if relabelled:
         refined = relabel_codes(refined, members, temperature=args.temperature, device=args.device)
+    training = read_training(generator.folder or Path())  # it may lie in the same folder
     refined.save_pretrained(args.out, dtype="int4" if args.dtype == "int4" else torch.int8)
-    training = read_training(generator.folder or Path())
     training["refining_minutes"] = round((time.monotonic() - started) / 60, 1)
     derived = f"keep_codes({count}), then refine_codes(looks={args.looks}) under {args.classifiers}"
     labelled = f", then relabel_codes(temperature={args.temperature:g}) by them" if relabelled else ""

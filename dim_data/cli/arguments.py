@@ -225,7 +225,7 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
     )
     sub.add_argument("repo", help="a Hub id like user/repo")
     sub.add_argument("--revision", help="branch, tag or commit (default: main)")
-    sub.add_argument("--out", type=Path, metavar="DIR", help="copy its files there, too")
+    sub.add_argument("--out", type=Path, metavar="DIR", help="copy its files there, too, in place of those of another")
     sub.add_argument("--json", action="store_true", help="print folder and commit as JSON")
 
     sub = command(

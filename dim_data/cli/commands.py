@@ -20,7 +20,7 @@ from dim_data.cli.settings import parse_settings, settings_named
 from dim_data.cli.shrinking import run_shrink
 from dim_data.cli.streams import complain, say, usable_streams, written
 from dim_data.distillation import PRESETS, RESULT, distill, fit_to_images
-from dim_data.format import MAX_BYTES, check_writable, write_atomically
+from dim_data.format import MAX_BYTES, WEIGHTS, check_writable, write_atomically
 from dim_data.generator import Generator, describe, sample_png, save_grid
 from dim_data.hub import Accuracy, agree, publish, pull, stated_accuracies
 from dim_data.images import KNOWN_SPECS, LabelledImages, bundled_test_sample, load_real
@@ -176,9 +176,12 @@ def _pull(args: argparse.Namespace) -> int:
     Generator.from_pretrained(folder)  # or say what is wrong with it
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
+        replaced = (args.out / WEIGHTS).is_file()
         for name in MAX_BYTES:
             if (folder / name).is_file():
                 write_atomically(args.out / name, partial(shutil.copyfile, folder / name))
+            elif replaced:  # it tells of what lay there before
+                (args.out / name).unlink(missing_ok=True)
         folder = args.out
     facts = {"folder": str(folder), "commit": commit}
     say(json.dumps(facts, indent=2) if args.json else f"{folder}\ncommit {commit}")

@@ -155,6 +155,9 @@ class Generator(Painter):
     def save_pretrained(self, folder: str | Path, *, dtype: WeightFormat | None = None) -> Path:
         """Write ``model.safetensors`` and ``config.json`` into ``folder``; returns it.
 
+        Where another generator lay there, its ``training_config.json`` and its card are removed: they are not of this
+        one. A README.md that was edited by hand stays, and so do all other files.
+
         Args:
             folder: Made if it does not exist.
             dtype: Number format of the weights on disk. ``None`` keeps that of the file it was loaded from: a tensor

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dim_data.format import (
     CONFIG,
     WEIGHTS,
+    GeneratorConfig,
     format_of,
     kept_weights,
     packed_weights,
@@ -26,6 +29,7 @@ from dim_data.format import (
 )
 from dim_data.generator.deriving import fresh
 from dim_data.generator.painting import Painter
+from dim_data.hub import forget_description
 
 __all__ = ["WeightFormat", "load", "save"]
 
@@ -60,9 +64,29 @@ def save(generator: Painter, folder: Path, dtype: WeightFormat | None) -> None:
     state, stored = _named(generator), generator.stored
     rounded = _in_four_bits(generator) if dtype == "int4" else packed_weights(state, dtype or format_of(stored))
     tensors = kept_weights(rounded, state, stored, KEPT[dtype])
+    replaced = (folder / WEIGHTS).is_file() and not _is_there(folder, tensors, generator.config)
     write_atomically(folder / WEIGHTS, lambda path: save_file(tensors, path, {"format": "pt"}))
     text = json.dumps(generator.config.to_dict(), indent=2) + "\n"
     write_atomically(folder / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+    if replaced:
+        forget_description(folder)
+
+
+def _is_there(folder: Path, tensors: Mapping[str, Tensor], config: GeneratorConfig) -> bool:
+    """Whether the generator in ``folder`` is that of these tensors."""
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            return (
+                read_config(folder / CONFIG) == config
+                and set(file.keys()) == tensors.keys()
+                and all(_same(file.get_tensor(name), tensor) for name, tensor in tensors.items())
+            )
+    except (OSError, ValueError, SafetensorError):  # not a generator
+        return False
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other)
 
 
 @torch.no_grad()

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from dim_data.hub.accuracies import Accuracy, Measurement, agree, in_percent
 from dim_data.hub.client import is_repo_id, pull
-from dim_data.hub.publishing import Publication, publish, stated_accuracies
+from dim_data.hub.publishing import Publication, forget_description, publish, stated_accuracies
 
 __all__ = [
     "Accuracy",
     "Measurement",
     "Publication",
     "agree",
+    "forget_description",
     "in_percent",
     "is_repo_id",
     "publish",

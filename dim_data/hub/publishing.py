@@ -13,7 +13,7 @@ from dim_data.hub import client
 from dim_data.hub.accuracies import Accuracy, Measurement, read_accuracies
 from dim_data.hub.card import is_untouched, render_card
 
-__all__ = ["Publication", "publish", "stated_accuracies"]
+__all__ = ["Publication", "forget_description", "publish", "stated_accuracies"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,14 @@ def stated_accuracies(folder: str | Path) -> tuple[Accuracy, ...]:
         return ()
     check_size(str(path), CARD, path.stat().st_size)
     return read_accuracies(path.read_bytes().decode("utf-8", "replace"))
+
+
+def forget_description(folder: Path) -> None:
+    """Remove from a folder what describes weights that lay there before; a card that was edited by hand stays."""
+    card = folder / CARD
+    if card.is_file() and is_untouched(card.read_bytes().decode("utf-8", "replace")):
+        card.unlink()
+    (folder / TRAINING_CONFIG).unlink(missing_ok=True)
 
 
 def _training(source: Mapping[str, Any] | str | Path) -> Mapping[str, Any] | None:

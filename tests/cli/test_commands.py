@@ -462,6 +462,32 @@ def test_shrinking_loses_nothing(
     assert not (tmp_path / "new").exists()
 
 
+def test_a_pulled_copy_holds_nothing_of_another(
+    codes_folder: Path,
+    noise_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (codes_folder / "README.md").write_text("# Of codes")
+    (codes_folder / "training_config.json").write_text('{"minutes": 77}')
+    folders = {"me/codes": codes_folder, "me/noise": noise_folder}
+    monkeypatch.setattr(commands, "pull", lambda repo, revision: (folders[repo], "c" * 40))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    (out / "README.md").write_text("# My project")
+    assert run("pull", "me/noise", "--out", out) == 0
+    assert (out / "README.md").read_text() == "# My project"  # of no generator
+    assert run("pull", "me/codes", "--out", out) == 0
+    assert (out / "README.md").read_text() == "# Of codes"
+    assert run("pull", "me/noise", "--out", out) == 0
+    assert {path.name for path in out.iterdir()} == {"config.json", "model.safetensors", "notes.txt"}
+    capsys.readouterr()
+    assert run("info", out, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["training"] == {}
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run("--version")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from safetensors.torch import load_file
 from conftest import make_generator, make_spec
 from dim_data import Generator, GeneratorConfig
 from dim_data.cli import main
+from dim_data.hub import Accuracy
+from dim_data.hub.card import render_card
 
 FORMATS = [torch.float16, torch.bfloat16, torch.int8, torch.float32, "int4"]
 
@@ -146,3 +149,62 @@ def test_the_command_shrinks_codes_and_keeps_the_decoder(wide: Generator, tmp_pa
     assert main(["shrink", str(first), "--codes", "9", "--out", str(tmp_path / "few")]) == 0
     then, now = load_file(first / "model.safetensors"), load_file(tmp_path / "few" / "model.safetensors")
     assert all(torch.equal(then[name], now[name]) for name in then if name.startswith("decoder."))
+
+
+@pytest.fixture
+def described(wide: Generator, tmp_path: Path) -> Path:
+    """A generator's folder with a card, a training configuration and a file of somebody's."""
+    folder = wide.save_pretrained(tmp_path / "described", dtype="int4")
+    measured = [Accuracy("convnet3", "tuned", 10, 1000, (0, 1, 2), 0.9, 0.002)]
+    card = render_card("me/wide", wide.config, size=(folder / "model.safetensors").stat().st_size, accuracies=measured)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / "training_config.json").write_text(json.dumps({"minutes": 77}), encoding="utf-8")
+    (folder / "notes.txt").write_text("mine")
+    return folder
+
+
+def test_what_describes_other_weights_does_not_stay_beside_new_ones(described: Path) -> None:
+    loaded = Generator.from_pretrained(described)
+    loaded.keep_codes(9).save_pretrained(described)
+    assert {path.name for path in described.iterdir()} == {"config.json", "model.safetensors", "notes.txt"}
+
+
+@pytest.mark.parametrize("changed", ["weights", "config", "format", "damaged"])
+def test_any_change_makes_other_weights(changed: str, described: Path) -> None:
+    loaded = Generator.from_pretrained(described)
+    if changed == "weights":
+        loaded.get_parameter("decoder.body.1.first.weight").mul_(1.5)
+    elif changed == "config":
+        config = json.loads((described / "config.json").read_text())
+        config["spec"]["classes"][0] = "renamed"
+        (described / "config.json").write_text(json.dumps(config))
+    elif changed == "damaged":
+        (described / "model.safetensors").unlink()  # what was read of it is still mapped
+        (described / "model.safetensors").write_bytes(b"no weights")
+    loaded.save_pretrained(described, dtype=torch.float16 if changed == "format" else None)
+    assert not (described / "README.md").exists()
+    assert not (described / "training_config.json").exists()
+
+
+@pytest.mark.parametrize("travelled", [False, True])
+def test_what_describes_the_same_weights_stays(travelled: bool, described: Path) -> None:
+    before = {path.name: path.read_bytes() for path in described.iterdir()}
+    loaded = Generator.from_pretrained(described)
+    (copy.deepcopy(loaded) if travelled else loaded).save_pretrained(described)
+    assert {path.name: path.read_bytes() for path in described.iterdir()} == before
+
+
+def test_a_card_that_was_edited_and_the_readme_of_no_generator_stay(
+    described: Path, wide: Generator, tmp_path: Path
+) -> None:
+    card = described / "README.md"
+    card.write_text(card.read_text(encoding="utf-8").replace("## Use", "## How I use it"), encoding="utf-8")
+    edited = card.read_bytes()
+    Generator.from_pretrained(described).keep_codes(9).save_pretrained(described)
+    assert card.read_bytes() == edited
+    assert not (described / "training_config.json").exists()
+    (tmp_path / "README.md").write_text("# My project")
+    (tmp_path / "training_config.json").write_text("{}")
+    wide.save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "# My project"
+    assert (tmp_path / "training_config.json").exists()
