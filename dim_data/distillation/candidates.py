@@ -23,7 +23,7 @@ from dim_data.distillation.reconstruction import encode_all
 from dim_data.distillation.refining import refine
 from dim_data.distillation.runs import Run
 from dim_data.format import SAMPLES, TRAINING_CONFIG, write_atomically
-from dim_data.generator import Generator, opinions, save_grid
+from dim_data.generator import Generator, class_shares, opinions, save_grid
 from dim_data.images import LabelledImages, permitted, torch_defaults
 from dim_data.networks import ALONE, Ranks
 from dim_data.protocol import LoopState, evaluate
@@ -66,11 +66,12 @@ def kept_images(data: LabelledImages, config: DistillConfig) -> LabelledImages:
 
 
 def _some(data: LabelledImages, count: int, seed: int) -> LabelledImages:
-    """At most ``count`` random images, the same share of every class, but at least one of each."""
+    """At most ``count`` random images, the same share of every class, but at least one of each: at least so many."""
     if count >= len(data):
         return data
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-    chosen = [members[: max(1, len(members) * count // len(data))] for members in data.members(order)]
+    members = data.members(torch.randperm(len(data), generator=torch.Generator().manual_seed(seed)))
+    shares = class_shares(torch.tensor([len(rows) for rows in members]), max(count, len(members)))
+    chosen = [rows[:share] for rows, share in zip(members, shares.tolist(), strict=True)]
     return data.subset(torch.cat(chosen).sort().values.to(data.images.device))
 
 

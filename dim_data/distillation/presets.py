@@ -30,7 +30,7 @@ class DistillConfig:
         architecture: A name in :data:`~dim_data.networks.ARCHITECTURES`.
         options: The architecture's options.
         source: ``"noise"`` or ``"codes"``.
-        max_codes: Codes to store at most, balanced over the classes; 0 stores one for every image.
+        max_codes: Codes to store at most: of every class its share, but at least one; 0 stores one for every image.
         rank: Reconstruction with noise, where no prior is trained (and before it is): see
             :meth:`~dim_data.generator.Generator.forget_codes`.
         first: The stage before matching: ``"adversarial"`` or ``"reconstruction"``.

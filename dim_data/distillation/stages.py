@@ -156,7 +156,7 @@ def _check_classes(data: LabelledImages, config: DistillConfig) -> None:
             f"every class needs at least {wanted} image{'s, one to hold out' if wanted > 1 else ''}; "
             f"too few of {', '.join(short[:5])}"
         )
-    if config.source == "codes" and 0 < config.max_codes < data.spec.num_classes:
+    if 0 < config.max_codes < data.spec.num_classes:
         raise ValueError(
             f"max_codes must be 0 or at least one a class, {data.spec.num_classes}, got {config.max_codes}"
         )

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dim_data.generator.draws import bank_index, hash_keys, permute
 from dim_data.generator.facts import describe, read_training
-from dim_data.generator.fewer import drawn_rows
+from dim_data.generator.fewer import class_shares, drawn_rows
 from dim_data.generator.grids import sample_grid, sample_png, save_grid
 from dim_data.generator.labelling import blended, opinions
 from dim_data.generator.model import Generator
@@ -31,6 +31,7 @@ __all__ = [
     "bank_index",
     "blended",
     "bundled_names",
+    "class_shares",
     "describe",
     "drawn_rows",
     "hash_keys",

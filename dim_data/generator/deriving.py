@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dim_data.format import GeneratorConfig
-from dim_data.generator.fewer import drawn_rows
+from dim_data.generator.fewer import class_shares, drawn_rows
 from dim_data.generator.painting import Painter
 from dim_data.generator.sources import fit_gaussian
 from dim_data.networks import TokenPrior, parse_options
@@ -140,4 +140,4 @@ def kept_rows(generator: Painter, count: int, seed: int) -> Tensor:
     bank = generator.bank
     if not generator.spec.num_classes <= count <= len(bank):
         raise ValueError(f"count must be in [{generator.spec.num_classes}, {len(bank)}], got {count}")
-    return drawn_rows(generator, (bank.counts * count // len(bank)).clamp(min=1), seed)
+    return drawn_rows(generator, class_shares(bank.counts.cpu(), count).to(bank.counts.device), seed)

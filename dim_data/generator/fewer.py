@@ -1,4 +1,4 @@
-"""Some of what there is of each class: which."""
+"""Some of what there is of each class: how many, and which."""
 
 from __future__ import annotations
 
@@ -7,7 +7,22 @@ from torch import Tensor
 
 from dim_data.generator.painting import Painter
 
-__all__ = ["drawn_rows"]
+__all__ = ["class_shares", "drawn_rows"]
+
+
+def class_shares(counts: Tensor, count: int) -> Tensor:
+    """How many to keep of each class, int64 (num_classes,): its share, rounded down, but at least one.
+
+    Where these ones make them more than ``count``, the largest shares are cut until they are not.
+
+    Args:
+        counts: How many there are of each class, int64 (num_classes,).
+        count: How many to keep at most, in [num_classes, counts.sum()].
+    """
+    shares = (counts * count // counts.sum()).clamp(min=1)
+    for _ in range(int(shares.sum()) - count):
+        shares[shares.argmax()] -= 1
+    return shares
 
 
 def drawn_rows(generator: Painter, shares: Tensor, seed: int) -> Tensor:

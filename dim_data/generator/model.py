@@ -122,7 +122,8 @@ class Generator(Painter):
         """A new generator with the same decoder and some of the codes: fewer bytes, fewer different pictures.
 
         Args:
-            count: Codes to keep, drawn by chance: every class its share, rounded down, but at least one.
+            count: Codes to keep at most, drawn by chance: every class its share, rounded down, but at least one, for
+                which the largest classes give some of theirs.
             seed: Of the choice; any int.
             soft_labels: Keep their soft labels too, if there are any: a byte for each class of each code.
 

@@ -314,6 +314,14 @@ def test_every_class_keeps_a_code(tmp_path: Path) -> None:
     assert distill(DATA.subset(few), config=config, out=tmp_path).bank.counts.tolist() == [1, 1, 1]
 
 
+def test_where_every_class_keeps_a_code_the_largest_give_theirs(tmp_path: Path) -> None:
+    few = torch.cat([(DATA.labels == label).nonzero()[:count, 0] for label, count in enumerate((12, 2, 2))])
+    for limit, counts in ((3, [1, 1, 1]), (5, [3, 1, 1]), (8, [6, 1, 1]), (15, [11, 1, 1])):
+        config = settings("codes", max_codes=limit, **ONE_STEP)
+        result = distill(DATA.subset(few), config=config, out=tmp_path / str(limit))
+        assert result.bank.counts.tolist() == counts
+
+
 def test_each_stage_has_its_rate(tmp_path: Path) -> None:
     config = settings("paper", adversarial={"lr": 3e-3}, matching={"lr": 4e-3})
     for count, rate in ((5, 3e-3), (15, 4e-3)):
@@ -1005,6 +1013,11 @@ ONE_LESS = torch.cat([(DATA.labels != 2).nonzero()[:, 0], torch.tensor([2])])
         ({"config": settings("codes", options=[8])}, TypeError, "options must be a mapping"),
         (
             {"config": settings("codes", max_codes=2)},
+            ValueError,
+            "max_codes must be 0 or at least one a class, 3, got 2",
+        ),
+        (
+            {"config": settings("noise", max_codes=2)},
             ValueError,
             "max_codes must be 0 or at least one a class, 3, got 2",
         ),

@@ -278,6 +278,13 @@ def test_some_codes_are_kept_of_every_class_its_share(tiny_codes: Generator) -> 
     assert uneven.keep_codes(3).bank.counts.tolist() == [1, 1, 1]
 
 
+def test_no_more_codes_are_kept_than_asked_for(tiny_codes: Generator) -> None:
+    labels = torch.cat([torch.zeros(96, dtype=torch.int64), torch.tensor([1, 1, 2, 2])])
+    uneven = tiny_codes.store(torch.rand(100, *tiny_codes.decoder.latent_shape) * 2 - 1, labels)
+    for count, kept in ((3, [1, 1, 1]), (10, [8, 1, 1]), (30, [28, 1, 1]), (99, [95, 1, 1]), (100, [96, 2, 2])):
+        assert uneven.keep_codes(count).bank.counts.tolist() == kept
+
+
 def kept_rows(generator: Generator, label: int) -> torch.Tensor:
     """Places of a class in the bank."""
     ends = generator.bank.counts.cumsum(0)
