@@ -15,7 +15,7 @@ from __future__ import annotations
 from dim_data.protocol.evaluation import Evaluation, evaluate
 from dim_data.protocol.likeness import Likeness, Nearness, measure_likeness
 from dim_data.protocol.recipes import RECIPES, Recipe, recipe_for
-from dim_data.protocol.sittings import Sittings
+from dim_data.protocol.sittings import Sittings, seconds_kept
 from dim_data.protocol.states import LoopState, StoppedError, differences
 from dim_data.protocol.teaching import train_teacher
 from dim_data.protocol.training import ClassifierStep, measure_accuracy, train_classifier
@@ -35,6 +35,7 @@ __all__ = [
     "measure_accuracy",
     "measure_likeness",
     "recipe_for",
+    "seconds_kept",
     "train_classifier",
     "train_teacher",
 ]

@@ -19,7 +19,7 @@ from dim_data.generator import Generator
 from dim_data.images import ImageSpec, LabelledImages, digest, torch_defaults
 from dim_data.protocol.states import LoopState, StoppedError, differences
 
-__all__ = ["Sittings"]
+__all__ = ["Sittings", "seconds_kept"]
 
 
 class Sittings:
@@ -158,6 +158,12 @@ class Sittings:
             raise ValueError(
                 f"{path} is of other work: it differs in {differing}. Finish that one, remove the file, or name another"
             )
+
+
+def seconds_kept(path: Path) -> float:
+    """Seconds of work that went into what the file ``path`` keeps, over all sittings."""
+    seconds: float = torch.load(path, map_location="cpu", weights_only=True)["seconds"]
+    return seconds
 
 
 def _unreadable(path: Path | None, error: Exception) -> ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -10,6 +11,7 @@ from dim_data.generator import Generator
 from dim_data.images import LabelledImages, torch_defaults
 from dim_data.networks import ConvNet, GlobalRng, resolve_device
 from dim_data.protocol.recipes import recipe_for
+from dim_data.protocol.sittings import Sittings
 from dim_data.protocol.training import ClassifierStep, train_classifier
 
 __all__ = ["train_teacher"]
@@ -22,7 +24,10 @@ def train_teacher(
     epochs: int = 1000,
     seed: int = 0,
     device: str | torch.device | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 300.0,
     on_step: Callable[[ClassifierStep], object] | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> ConvNet:
     """A ConvNet-3 trained by the recipe ``muon``, or by ``muon_soft`` where ``train`` has soft labels.
 
@@ -36,17 +41,33 @@ def train_teacher(
         epochs: Epochs; minutes on a CPU for the default, which shows it ``10_000 * num_classes`` images.
         seed: Of its weights, images and order.
         device: Default: CUDA where there is one.
+        checkpoint: File that keeps what is done, and the teacher when all is. The same call, later, goes on from it, or
+            gives that teacher again to the bit. It is not removed.
+        checkpoint_seconds: Time between two writings of the file.
         on_step: Called after each training step, for progress bars.
+        should_stop: Asked after each step; ``True`` writes the file and stops.
 
     Returns:
         The classifier, in eval mode and without gradients.
+
+    Raises:
+        StoppedError: ``should_stop`` said so.
+        OSError: The file could not be written.
+        ValueError: The file cannot be read, or is of another call.
     """
     soft = train.config.soft_labels if isinstance(train, Generator) else train.soft is not None
     recipe = recipe_for("muon_soft" if soft else "muon", train.spec, ipc)
     place = resolve_device(device)
+    arguments = {"train": train, "recipe": recipe, "ipc": ipc, "epochs": epochs, "seed": seed}
+    sittings = Sittings(checkpoint, arguments, checkpoint_seconds)
     with torch_defaults(), GlobalRng(seed):
         teacher = ConvNet(train.spec)
-    for step in train_classifier(teacher, train, recipe, ipc=ipc, epochs=epochs, seed=seed, device=place):
+    steps = train_classifier(teacher, train, recipe, ipc=ipc, epochs=epochs, seed=seed, device=place, sittings=sittings)
+    for step in steps:
         if on_step is not None:
             on_step(step)
+        if should_stop is not None and should_stop():
+            raise sittings.stopped(f"the training of a teacher, step {step.step} of {step.steps}")
+        if step.step == step.steps:
+            sittings.keep()
     return teacher.requires_grad_(False).eval()

@@ -40,6 +40,7 @@ def train_classifier(
     epochs: int,
     seed: int = 0,
     device: torch.device | None = None,
+    sittings: Sittings | None = None,
 ) -> Iterator[ClassifierStep]:
     """Train ``model`` in place, yielding after each step.
 
@@ -51,6 +52,7 @@ def train_classifier(
         epochs: Epochs.
         seed: Chooses images, order, augmentation and dropout.
         device: Default: CUDA where there is one.
+        sittings: Keep the training from one step to the next, if it is to go on after a kill.
 
     Raises:
         TypeError: At the first step: the model gives something else than logits.
@@ -59,7 +61,7 @@ def train_classifier(
     """
     device = resolve_device(device)
     fetch = image_source(train, ipc * epochs * train.spec.num_classes, recipe.soft_labels)
-    return train_on(fetch, model, train.spec, recipe, ipc, epochs, seed, device, GlobalRng(seed, device))
+    return train_on(fetch, model, train.spec, recipe, ipc, epochs, seed, device, GlobalRng(seed, device), sittings)
 
 
 @in_steps()

@@ -12,10 +12,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from conftest import make_spec
-from dim_data import DistilledDataset, DistilledLoader, Generator, evaluate
+from dim_data import DistilledDataset, DistilledLoader, Generator, StoppedError, evaluate
 from dim_data.cli.commands import main
 from dim_data.images.real import LabelledImages
 from dim_data.networks.classifiers import ConvNet
+from dim_data.protocol import seconds_kept
 from dim_data.protocol.teaching import train_teacher
 from dim_data.protocol.training import ClassifierStep, measure_accuracy
 
@@ -138,6 +139,30 @@ def test_it_learns_from_pictures_alone_and_its_pupils_from_it(tiny_codes: Genera
     swapped = LabelledImages(own.images, torch.tensor([1, 0, 2])[labels], own.spec)
     quick: dict[str, Any] = {"recipe": "muon_soft", "ipc": 10, "epochs": 30, "seeds": (0,), "device": CPU}
     assert evaluate(swapping, swapped, **quick).mean > 0.6  # a third, had they learnt the classes
+
+
+def test_one_is_trained_in_several_sittings_and_kept(tiny_codes: Generator, tmp_path: Path) -> None:
+    path, seen = tmp_path / "teacher.pt", list[ClassifierStep]()
+    options: dict[str, Any] = {"ipc": 10, "epochs": 6, "seed": 1, "device": "cpu", "on_step": seen.append}
+    whole = train_teacher(tiny_codes, **options)
+    assert not list(tmp_path.iterdir())
+    seen.clear()
+    for step in (2, 4):
+        with pytest.raises(StoppedError, match=f"stopped in the training of a teacher, step {step} of 6; saved in"):
+            train_teacher(tiny_codes, **options, checkpoint=path, should_stop=lambda last=step: seen[-1].step == last)
+    parts = train_teacher(tiny_codes, **options, checkpoint=path)
+    assert [step.step for step in seen] == [1, 2, 3, 4, 5, 6]
+    again = train_teacher(tiny_codes, **options, checkpoint=path)
+    assert len(seen) == 6
+    for other in (parts, again):
+        assert not other.training
+        assert not any(p.requires_grad for p in other.parameters())
+        assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), other.parameters(), strict=True))
+    assert seconds_kept(path) > 0
+    with pytest.raises(ValueError, match=r"is of other work: it differs in seed \(1 there, 2 here\)"):
+        train_teacher(tiny_codes, **{**options, "seed": 2}, checkpoint=path)
+    with pytest.raises(StoppedError, match="nothing of it is kept, since no checkpoint was named"):
+        train_teacher(tiny_codes, **options, should_stop=lambda: True)
 
 
 def test_the_command_trains_one(codes_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
