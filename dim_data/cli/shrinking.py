@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,18 +18,19 @@ from dim_data.cli.streams import say
 from dim_data.distillation import slim_decoder
 from dim_data.format import TRAINING_CONFIG, check_writable, write_atomically
 from dim_data.generator import Generator, describe, read_training
-from dim_data.protocol import train_teacher
+from dim_data.protocol import seconds_kept, train_teacher
 
 __all__ = ["run_shrink"]
 
-PART = "slimming.pt"
-"""In the new folder until all is there: what is done of the decoder."""
+TEACHER, DECODER = "teacher.pt", "slimming.pt"
+"""In the new folder until all is there: what is done of either."""
 
 
 def run_shrink(args: argparse.Namespace) -> int:
     """Make a smaller generator of another."""
-    options, part = parse_options(args.set), args.out / PART
-    if args.out.exists() and (not args.out.is_dir() or {*args.out.iterdir()} - ({part} if options else set())):
+    options = parse_options(args.set)
+    kept = [TEACHER] * bool(options or args.soft_labels) + [DECODER] * bool(options)
+    if args.out.exists() and (not args.out.is_dir() or {*args.out.iterdir()} - _unfinished(args.out, kept)):
         raise FileExistsError(f"{args.out} is not an empty folder: choose another --out")
     if args.soft_labels and not args.noise:
         raise ValueError("--soft-labels trains a teacher for --noise; codes keep the soft labels they have")
@@ -37,21 +40,20 @@ def run_shrink(args: argparse.Namespace) -> int:
     named = f"train_teacher(epochs={args.epochs}, seed={args.seed})"
     if options:
         generator.with_decoder(options)  # what cannot be is said before anything is trained
+    if args.noise and generator.source.finite:  # and so is a rank that is too high
+        replace(generator.config, source="noise", codes=0, rank=min(args.rank, generator.bank.size))
     if not args.noise and (args.codes is not None or args.soft_labels is False):
         count, keep = args.codes or generator.config.codes, args.soft_labels is not False
         generator = generator.keep_codes(count, args.seed, soft_labels=keep)
         done.append(f"keep_codes({count}, seed={args.seed}{'' if keep else ', soft_labels=False'})")
     teacher = None
     if (generator.source.finite or not args.noise) and (options or args.soft_labels):
-        started = time.monotonic()
-        with SeedBar() as bar:
-            teaching = {"epochs": args.epochs, "seed": args.seed}
-            teacher = train_teacher(generator, **teaching, device=args.device, on_step=bar.advance)
-        training["teacher_minutes"] = round((time.monotonic() - started) / 60, 1)
+        teacher = _taught(args, generator)
+        training["teacher_minutes"] = round(seconds_kept(args.out / TEACHER) / 60, 1)
     if args.noise:
-        kept = teacher if args.soft_labels else None
-        generator = generator.forget_codes(args.rank, kept)
-        done.append(f"forget_codes(rank={args.rank}{f', teacher={named}' if kept else ''})")
+        with _one_thread() if options else nullcontext():
+            generator = generator.forget_codes(args.rank, teacher if args.soft_labels else None)
+        done.append(f"forget_codes(rank={args.rank}{f', teacher={named}' if args.soft_labels else ''})")
     if options and teacher is not None:
         generator = _slimmed(args, generator, options, teacher)
         done.append(f"slim_decoder({options}, [{named}], steps={args.steps}, seed={args.seed})")
@@ -60,15 +62,47 @@ def run_shrink(args: argparse.Namespace) -> int:
         training["derived"] = ", then ".join(str(step) for step in (training.get("derived"), *done) if step)
     text = json.dumps(training, indent=2) + "\n"
     write_atomically(args.out / TRAINING_CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+    for path in _unfinished(args.out, kept):
+        path.unlink(missing_ok=True)
     facts = describe(generator, args.out)
     size = f"{facts['bytes'] / 1e6:.2f} MB"
     say(json.dumps(facts, indent=2) if args.json else f"{args.out}: {size}, {facts['latents']}")
     return 0
 
 
+def _unfinished(out: Path, names: Sequence[str]) -> set[Path]:
+    """The files of these names, and what a kill left half-written of them."""
+    return {out / name for name in names} | {path for name in names for path in out.glob(f".{name}.*.tmp")}
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Within, sums have the same bits whatever the number of threads: a decoder that goes on must know its latents."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _taught(args: argparse.Namespace, generator: Generator) -> nn.Module:
+    """A teacher, trained in as many sittings as it takes."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    with SeedBar() as bar, interruptible() as asked:
+        return train_teacher(
+            generator,
+            epochs=args.epochs,
+            seed=args.seed,
+            device=args.device,
+            checkpoint=args.out / TEACHER,
+            on_step=bar.advance,
+            should_stop=asked,
+        )
+
+
 def _slimmed(args: argparse.Namespace, generator: Generator, options: dict[str, int], teacher: nn.Module) -> Generator:
     """The generator with a decoder of these options, trained in as many sittings as it takes."""
-    args.out.mkdir(parents=True, exist_ok=True)
     with StageBars() as bars, interruptible() as asked:
         return slim_decoder(
             generator,
@@ -77,7 +111,7 @@ def _slimmed(args: argparse.Namespace, generator: Generator, options: dict[str, 
             steps=args.steps,
             seed=args.seed,
             device=args.device,
-            checkpoint=args.out / PART,
+            checkpoint=args.out / DECODER,
             on_step=bars.advance,
             should_stop=asked,
         )
