@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -25,6 +26,16 @@ class Anew:
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.make())
+
+
+class Several:
+    """Some passes for one, of a loader whose work is not spread evenly over them."""
+
+    def __init__(self, loader: DistilledLoader, passes: int) -> None:
+        self.loader, self.passes = loader, passes
+
+    def __iter__(self) -> Iterator[Any]:
+        return chain.from_iterable(self.loader for _ in range(self.passes))
 
 
 class OneByOne(DistilledDataset):
@@ -58,12 +69,11 @@ def feeds(bench: Bench, count: int, *, workers: tuple[int, ...], noise: bool = T
     found[f"DistilledLoader, {FIRST}, `ahead=2`"] = Anew(lambda: loader(ahead=2))
     found[f"DistilledLoader, {FILLED}"] = loader()
     if noise:
-        drawn = load("cifar10_noise", device)
         both = {"refresh": 0.1, "ahead": 2}
         for name, options in (("", {}), (", `ahead=2`", {"ahead": 2}), (", `refresh=0.1`, `ahead=2`", both)):
-            found[f"DistilledLoader, noise{name}"] = DistilledLoader(
-                drawn, bench.batch, ipc=ipc, device=device, **options
-            )
+            # Each has a generator of its own: one keeps codes that it drew ahead for whoever asks next.
+            drawn = DistilledLoader(load("cifar10_noise", device), bench.batch, ipc=ipc, device=device, **options)
+            found[f"DistilledLoader, noise{name}"] = Several(drawn, 3)
     for number in workers:
         plural = f"{number} worker{'s' * (number != 1)}"
         kept = {"batch_size": bench.batch, "num_workers": number, "persistent_workers": number > 0, "shuffle": True}
