@@ -204,6 +204,16 @@ def test_the_table_of_kinds_states_what_was_measured(start: str, recipe: str, ip
     assert [cell.strip() for cell in row.split("|")[2:4]] == stated
 
 
+def test_the_table_of_kinds_states_the_speed_that_was_measured() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    (row,) = [line for line in text.splitlines() if line.startswith("| pictures a second, two cores of an AMD EPYC |")]
+    file = ROOT / "benchmarks/timing/results/amd-epyc-2-of-2-cores-bfloat16.json"
+    rates = {row["name"]: row["rate"][0] for row in json.loads(file.read_text("utf-8"))["loader"]["rows"]}
+    names = ("first pass over the pictures", "later passes", "noise")
+    first, later, noise = (f"{rates[f'DistilledLoader, {name}']:,.0f}" for name in names)
+    assert [cell.strip() for cell in row.split("|")[2:4]] == [f"{first}; {later} once each was shown", noise]
+
+
 def test_the_cached_pictures_of_cifar10_take_the_memory_that_the_readme_says() -> None:
     config = Generator.from_pretrained("cifar10").config
     size = config.codes * torch.Size((config.spec.channels, config.spec.size, config.spec.size)).numel()
