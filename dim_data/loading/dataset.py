@@ -37,8 +37,8 @@ class DistilledDataset(Items):
     several workers (which may, by a hair, even draw one picture twice): there the moment of moving on depends on
     timing. Ranks of a process group move on after as many draws as fall to each: where the set is one of several
     that are shared out together, or they share a part of it, pin the epoch, or some pictures come again in the next
-    pass. A process forked or spawned with the
-    dataset that is no worker of a ``DataLoader``, such as one of several jobs, goes its own way from where it stood.
+    pass. A process forked or spawned with the dataset that is no worker of a ``DataLoader``, such as one of several
+    jobs, goes its own way from where it stood.
 
     Where stored codes run out, pictures come again in a later epoch, at any index, so that the parts which
     ``random_split`` makes see each other's: :meth:`split` makes two that never do.
