@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 
 from dim_data.cli.progress import SeedBar, StageBars, interruptible
 from dim_data.cli.settings import parse_options
@@ -48,14 +48,16 @@ def run_shrink(args: argparse.Namespace) -> int:
         done.append(f"keep_codes({count}, seed={args.seed}{'' if keep else ', soft_labels=False'})")
     teacher = None
     if (generator.source.finite or not args.noise) and (options or args.soft_labels):
-        teacher = _taught(args, generator)
+        with _sitting(args, SeedBar(), TEACHER) as told:
+            teacher = train_teacher(generator, epochs=args.epochs, **told)
         training["teacher_minutes"] = round(seconds_kept(args.out / TEACHER) / 60, 1)
     if args.noise:
         with _one_thread() if options else nullcontext():
             generator = generator.forget_codes(args.rank, teacher if args.soft_labels else None)
         done.append(f"forget_codes(rank={args.rank}{f', teacher={named}' if args.soft_labels else ''})")
     if options and teacher is not None:
-        generator = _slimmed(args, generator, options, teacher)
+        with _sitting(args, StageBars(), DECODER) as told:
+            generator = slim_decoder(generator, options, [teacher], steps=args.steps, **told)
         done.append(f"slim_decoder({options}, [{named}], steps={args.steps}, seed={args.seed})")
     generator.save_pretrained(args.out, dtype="int4" if args.dtype == "int4" else getattr(torch, args.dtype))
     if done:
@@ -86,32 +88,10 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _taught(args: argparse.Namespace, generator: Generator) -> nn.Module:
-    """A teacher, trained in as many sittings as it takes."""
+@contextmanager
+def _sitting(args: argparse.Namespace, bars: SeedBar | StageBars, name: str) -> Iterator[dict[str, Any]]:
+    """What a training is told that shows how far it is, stops when asked to, and goes on later from a file."""
     args.out.mkdir(parents=True, exist_ok=True)
-    with SeedBar() as bar, interruptible() as asked:
-        return train_teacher(
-            generator,
-            epochs=args.epochs,
-            seed=args.seed,
-            device=args.device,
-            checkpoint=args.out / TEACHER,
-            on_step=bar.advance,
-            should_stop=asked,
-        )
-
-
-def _slimmed(args: argparse.Namespace, generator: Generator, options: dict[str, int], teacher: nn.Module) -> Generator:
-    """The generator with a decoder of these options, trained in as many sittings as it takes."""
-    with StageBars() as bars, interruptible() as asked:
-        return slim_decoder(
-            generator,
-            options,
-            [teacher],
-            steps=args.steps,
-            seed=args.seed,
-            device=args.device,
-            checkpoint=args.out / DECODER,
-            on_step=bars.advance,
-            should_stop=asked,
-        )
+    with bars, interruptible() as asked:
+        told = {"seed": args.seed, "device": args.device, "checkpoint": args.out / name}
+        yield told | {"on_step": bars.advance, "should_stop": asked}

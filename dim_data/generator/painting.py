@@ -212,8 +212,7 @@ class Painter(nn.Module):
 
         self.eval()
         try:
-            done = side_by_side(work, parts) if device.type == "cpu" else [work(part) for part in parts]
-            return torch.cat(done)[:count]
+            return torch.cat(side_by_side(work, parts, device))[:count]
         finally:
             self.train(training)
 

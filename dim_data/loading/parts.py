@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from hashlib import blake2b
 
 import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from dim_data.generator import Generator
+from dim_data.generator import Generator, drawn_rows, hash_keys
 from dim_data.images import torch_defaults
 
 __all__ = ["part_generator", "part_seed", "warn_of_reuse"]
@@ -55,17 +54,16 @@ def part_generator(generator: Generator, ipc: int, held: int, seed: int) -> tupl
         name = generator.spec.classes[int(counts.argmin())]
         raise ValueError(f"class {name!r} has a single code, which cannot be parted: use another generator")
     shares = (counts * held // ipc).clamp(1, held).minimum(counts - 1)
-    labels = torch.repeat_interleave(shares)
-    serials = torch.cat([torch.arange(share) for share in shares.tolist()])
-    other = generator.rows(labels, serials, seed)
+    other = drawn_rows(generator, shares, seed)
     rest = torch.ones(len(generator.bank), dtype=torch.bool, device=other.device)
     rest[other] = False
     return generator.keep_rows(rest.nonzero()[:, 0]), generator.keep_rows(other.sort()[0]), int(shares.min())
 
 
+@torch_defaults(painting=True)
 def part_seed(seed: int, splits: int) -> int:
     """The seed of what is held out of a set of ``seed`` that was split so many times before: another for each."""
-    return int.from_bytes(blake2b(f"part {splits} of {seed % 2**64}".encode(), digest_size=8).digest(), "little")
+    return int(hash_keys(seed, torch.tensor([splits])))
 
 
 def _counts(generator: Generator) -> Tensor | None:

@@ -71,7 +71,7 @@ def sample_codes(
         with torch.no_grad(), _no_autocast(device):
             return prior.untokenise(_Group(prior, weights, *group, noise).draw())
 
-    drawn = side_by_side(draw, groups) if device.type == "cpu" else [draw(group) for group in groups]
+    drawn = side_by_side(draw, groups, device)
     return torch.cat([*drawn, torch.zeros(0, *prior.shape, dtype=torch.uint8, device=device)])[:count]
 
 

@@ -14,14 +14,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def side_by_side(work: Callable[[T], R], parts: Sequence[T]) -> list[R]:
-    """``work`` of each part, each computed by a single thread, as many at a time as torch has threads here.
+def side_by_side(work: Callable[[T], R], parts: Sequence[T], device: torch.device) -> list[R]:
+    """``work`` of each part: on a CPU each computed by a single thread, as many at a time as torch has threads here.
 
     Kernels on a CPU may sum in another order for another number of threads. A new thread begins with gradients on, and
-    without what the caller's is set to: ``work`` sets what it needs.
+    without what the caller's is set to: ``work`` sets what it needs. On a GPU there is but the caller's thread.
     """
     threads = torch.get_num_threads()
-    if threads == 1 or not parts:
+    if device.type != "cpu" or threads == 1 or not parts:
         return [work(part) for part in parts]
     with ThreadPoolExecutor(min(threads, len(parts)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
