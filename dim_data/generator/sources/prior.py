@@ -51,13 +51,11 @@ class LearnedPrior(LatentSource):
 
     def latents(self, labels: Tensor, serials: Tensor, seed: int) -> Tensor:
         """See :meth:`LatentSource.latents`: on the levels of a code, from -1 to 1."""
-        asked = list(
-            dict.fromkeys(keys := [(seed, *pair) for pair in zip(labels.tolist(), serials.tolist(), strict=True)])
-        )
-        weights = version_of(self.prior)
+        keys = [(seed, *pair) for pair in zip(labels.tolist(), serials.tolist(), strict=True)]
+        asked, weights = list(dict.fromkeys(keys)), version_of(self.prior)
         if weights != self._drawn_by:
             self._drawn, self._drawn_by = {}, weights
-        elif any(key in self._drawn and self._drawn[key] is None for key in asked):
+        elif any(self._drawn.get(key, key) is None for key in asked):  # asked for again: a round begins
             self._drawn = {key: code for key, code in self._drawn.copy().items() if code is not None}
         # Threads may share this source: what two of them ask for at once, both draw.
         drawn = self._drawn
