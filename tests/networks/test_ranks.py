@@ -90,7 +90,7 @@ def meet() -> dict[str, Any]:
     found["out of step"] = said_by(lambda: ranks.each(("one", "another")[here], 1))
     found["after errors"] = ranks.each("each", here + 1)
 
-    notes.PATIENCE = 0.3
+    notes.PATIENCE = 60.0  # a busy machine may hold one of them up
     errand, done = Errand(ranks, "counting", {"of": "sheep"}), []
     for piece in "abc":
         if errand.take(piece):
@@ -98,8 +98,10 @@ def meet() -> dict[str, Any]:
             done.append(piece)
             errand.report(piece, here)
     found["pieces"], found["results"] = done, [errand.result(piece) in (0, 1) for piece in "abc"]
+    notes.PATIENCE = 3.0  # all of it is waited
     found["other"] = Errand(ranks, "counting", {"of": ("goats", "cows")[here]}).other
     ranks.wait()
+    notes.PATIENCE = 60.0
     failing = Errand(ranks, "counting", {"of": "bees"})
     if here:
         failing.take("a")
@@ -111,6 +113,7 @@ def meet() -> dict[str, Any]:
         found["failed"] = str(error)
     ranks.wait()
     if not here:
+        notes.PATIENCE = 0.3
         lone = Errand(ranks, "counting", {"of": "cats"})
         found["lone"] = lone.take("a"), lone.take("b")
     return found
