@@ -24,8 +24,11 @@ STAMP = "Source data"
 """Under this key a figure's PNG holds the digest of what it shows, so that ``report.py --check`` can tell."""
 
 PANELS = {"trained by SGD": "sgd", "trained by Muon": "muon"}
+GROWTH = {"ConvNet-3": "convnet3", "ResNet-18, half as wide": "resnet18_half"}
 LABEL_HEIGHT = 1.0  # in points of accuracy
 REAL = "real images, fresh"
+KINDS = ("cifar10", "cifar10_noise", REAL)
+"""What the figure of growth compares: stored codes, noise and what both stand in for."""
 LABELS = {
     0: ("classes", "o", "-"),
     0.5: ("half soft labels, half classes", "D", "-."),
@@ -54,18 +57,21 @@ Series = dict[Line, list[tuple[float, float, float]]]
 """A line -> its points (x, mean, standard deviation), by x."""
 
 
-def accuracy_points(results: list[dict[str, Any]], optimizer: str, against: str) -> Series:
-    """The lines of CIFAR-10 and ConvNet-3 from the result files.
+def accuracy_points(
+    results: list[dict[str, Any]], optimizer: str, against: str, classifier: str = "convnet3"
+) -> Series:
+    """The lines of CIFAR-10 from the result files.
 
     Args:
         results: What ``reproduce.py`` wrote.
         optimizer: Of the recipe.
         against: ``"images_shown"``, or ``"bytes"`` in megabytes, which real images do not have; there a line is a
             budget, and the smallest is left out: its training is too short for what is stored to matter.
+        classifier: That was trained.
     """
     lines: Series = {}
     for cell in results:
-        if (cell["dataset"], cell["classifier"]) != ("cifar10", "convnet3") or cell["recipe"] == "paper":
+        if (cell["dataset"], cell["classifier"]) != ("cifar10", classifier) or cell["recipe"] == "paper":
             continue
         if cell["row"] == "refreshed":
             continue
@@ -183,13 +189,22 @@ def figures(results: list[dict[str, Any]]) -> dict[str, tuple[str, Figure]]:
         {panel: comparable(accuracy_points(results, optimizer, against), theirs) for panel, optimizer in PANELS.items()}
         for against, theirs in (("images_shown", first), ("bytes", second))
     )
-    of_images, of_bytes = (
+    grown = {
+        panel: {
+            line: points
+            for line, points in accuracy_points(results, "muon", "images_shown", classifier).items()
+            if line.source in KINDS and not line.share
+        }
+        for panel, classifier in GROWTH.items()
+    }
+    of_images, of_bytes, of_growth = (
         digest({panel: list(series.items()) for panel, series in panels.items()}, theirs)
-        for panels, theirs in ((shown, first), (stored, second))
+        for panels, theirs in ((shown, first), (stored, second), (grown, []))
     )
     return {
         "accuracy_by_images.png": (of_images, draw(shown, first, "images shown to ConvNet-3", "CIFAR-10")),
         "accuracy_by_bytes.png": (of_bytes, draw(stored, second, "megabytes stored", "CIFAR-10, ConvNet-3")),
+        "growth.png": (of_growth, draw(grown, [], "images shown", "CIFAR-10, learning classes by Muon")),
     }
 
 

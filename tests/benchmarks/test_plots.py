@@ -63,6 +63,10 @@ def test_figures_hold_what_they_show_and_are_drawn_anew_when_it_changes(tmp_path
         stamps[name] = stamp
     changed = plots.figures([*cells, cell("real", "tuned", 10, 0.76)])  # real images have no bytes
     assert {name for name, (stamp, _) in changed.items() if stamp != stamps[name]} == {"accuracy_by_images.png"}
+    larger = {**cell("real", "muon", 100, 0.9), "classifier": "resnet18_half"}
+    assert {name for name, (stamp, _) in plots.figures([*cells, larger]).items() if stamp != stamps[name]} == {
+        "growth.png"
+    }
 
 
 def test_names_in_a_figure_do_not_lie_on_one_another() -> None:
