@@ -19,8 +19,8 @@ from dim_data.cli.progress import ReadBar, SeedBar, StageBars, interruptible
 from dim_data.cli.settings import parse_settings, settings_named
 from dim_data.cli.shrinking import run_shrink
 from dim_data.cli.streams import complain, say, usable_streams, written
-from dim_data.distillation import PRESETS, RESULT, distill, fit_to_images
-from dim_data.format import MAX_BYTES, WEIGHTS, check_writable, write_atomically
+from dim_data.distillation import PRESETS, distill, fit_to_images
+from dim_data.format import MAX_BYTES, RESULT, WEIGHTS, check_writable, write_atomically
 from dim_data.generator import Generator, describe, sample_png, save_grid
 from dim_data.hub import Accuracy, agree, publish, pull, stated_accuracies
 from dim_data.images import KNOWN_SPECS, LabelledImages, bundled_test_sample, load_real

@@ -27,7 +27,6 @@ from dim_data.distillation.choices import (
     SelectionConfig,
 )
 from dim_data.distillation.fitting import fit_to_images
-from dim_data.distillation.folders import RESULT
 from dim_data.distillation.learning import learn_prior
 from dim_data.distillation.loops import StageStep
 from dim_data.distillation.presets import PRESETS, DistillConfig
@@ -39,7 +38,6 @@ from dim_data.protocol import StoppedError
 
 __all__ = [
     "PRESETS",
-    "RESULT",
     "SLIM_STEPS",
     "AdversarialConfig",
     "DistillConfig",

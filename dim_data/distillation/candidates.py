@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dim_data.distillation.folders import CURVES, METRICS, RESULT
+from dim_data.distillation.folders import CURVES, METRICS
 from dim_data.distillation.lessons import image_lesson
 from dim_data.distillation.loops import StageStep
 from dim_data.distillation.pictures import decorate, save_curves
@@ -22,7 +22,7 @@ from dim_data.distillation.presets import DistillConfig
 from dim_data.distillation.reconstruction import encode_all
 from dim_data.distillation.refining import refine
 from dim_data.distillation.runs import Run
-from dim_data.format import SAMPLES, TRAINING_CONFIG, write_atomically
+from dim_data.format import RESULT, SAMPLES, TRAINING_CONFIG, write_atomically
 from dim_data.generator import Generator, class_shares, opinions, save_grid
 from dim_data.images import LabelledImages, permitted, torch_defaults
 from dim_data.networks import ALONE, Ranks

@@ -14,6 +14,8 @@ __all__ = [
     "CARD",
     "CONFIG",
     "MAX_BYTES",
+    "RESULT",
+    "RUN",
     "SAMPLES",
     "TRAINING_CONFIG",
     "WEIGHTS",
@@ -24,6 +26,8 @@ __all__ = [
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 TRAINING_CONFIG, SAMPLES = "training_config.json", "samples.png"
+RUN, RESULT = "run.json", "generator"
+"""What tells that a folder is of a run, and the folder in it of the generator that was made."""
 
 MAX_BYTES = {CONFIG: 4_000_000, WEIGHTS: 1 << 32, CARD: 2_000_000, TRAINING_CONFIG: 4_000_000}
 """The files of a generator that are read, each with the size above which it is none."""

@@ -65,3 +65,20 @@ def test_a_hub_that_lacks_it_leaves_the_folder_named(bundle: Path, monkeypatch: 
     sentence = r"could not get 'alice/pets'. The folder of that name has no config\.json and no model\.safetensors"
     with pytest.raises(FileNotFoundError, match=sentence):
         Generator.from_pretrained("alice/pets")
+
+
+def test_a_run_that_is_not_done_is_not_looked_for_on_the_hub(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, tiny_codes: Generator
+) -> None:
+    monkeypatch.setattr(names, "pull", lambda repo_id, **options: (bundle, "0" * 40))
+    Path("mine").mkdir()
+    assert Generator.from_pretrained("mine/generator").folder == bundle
+    Path("mine/run.json").write_text("{}")
+    for source in ("mine", "mine/generator", Path("mine/before_matching")):
+        with pytest.raises(FileNotFoundError, match=r"'mine' holds a run of distill\(\), whose generator is not made"):
+            Generator.from_pretrained(source)
+    assert Generator.from_pretrained("mine/generator", revision="v1").revision == "0" * 40, "no folder has revisions"
+    tiny_codes.save_pretrained("mine/generator")
+    assert Generator.from_pretrained("mine/generator").folder == Path("mine/generator")
+    with pytest.raises(FileNotFoundError, match=r"'mine' is no generator: .* whose generator is 'mine/generator'"):
+        Generator.from_pretrained("mine")
