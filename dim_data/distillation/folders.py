@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dim_data.format import RESULT, RUN, SAMPLES, check_writable, write_atomically
+from dim_data.format import BEFORE, RESULT, RUN, SAMPLES, check_writable, write_atomically
 from dim_data.protocol import differences
 
 try:
@@ -19,11 +19,10 @@ try:
 except ImportError:  # Windows: a second run in one folder is not noticed there
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["BEFORE", "CHECKPOINT", "CURVES", "METRICS", "claimed", "open_run", "write_run"]
+__all__ = ["CHECKPOINT", "CURVES", "METRICS", "claimed", "open_run", "write_run"]
 
 CHECKPOINT, METRICS = "checkpoint.pt", "metrics.jsonl"
 CURVES = "curves.png"
-BEFORE = "before_matching"
 VERSION = 3
 """Of what :data:`RUN` and :data:`CHECKPOINT` hold: runs of another are not resumed."""
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from dim_data.distillation.folders import BEFORE, CHECKPOINT, METRICS
+from dim_data.distillation.folders import CHECKPOINT, METRICS
 from dim_data.distillation.loops import StageStep
 from dim_data.distillation.presets import DistillConfig
-from dim_data.format import write_atomically
+from dim_data.format import BEFORE, write_atomically
 from dim_data.images import torch_defaults
 from dim_data.networks import ALONE, Ranks
 from dim_data.protocol import LoopState, StoppedError

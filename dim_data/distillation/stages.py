@@ -23,7 +23,7 @@ from dim_data.distillation.candidates import (
     ship_best,
 )
 from dim_data.distillation.fitting import fit_to_images
-from dim_data.distillation.folders import BEFORE, claimed, open_run, write_run
+from dim_data.distillation.folders import claimed, open_run, write_run
 from dim_data.distillation.loops import StageStep
 from dim_data.distillation.matching import match_images, match_labels
 from dim_data.distillation.pool import start_pool, warm_pool
@@ -31,7 +31,7 @@ from dim_data.distillation.presets import PRESETS, DistillConfig
 from dim_data.distillation.reconstruction import reconstruct, reconstruction_parts
 from dim_data.distillation.runs import Run
 from dim_data.distillation.sharing import check_batches, check_same
-from dim_data.format import RESULT, RUN, GeneratorConfig, check_writable
+from dim_data.format import BEFORE, RESULT, RUN, GeneratorConfig, check_writable
 from dim_data.generator import Generator
 from dim_data.images import ImageSpec, LabelledImages, load_real, permitted, torch_defaults
 from dim_data.networks import GlobalRng, Ranks, own_device, reached_sizes

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dim_data.format.config import GeneratorConfig
 from dim_data.format.files import (
+    BEFORE,
     CARD,
     CONFIG,
     MAX_BYTES,
@@ -29,6 +30,7 @@ from dim_data.format.rounding import round_layers, round_table
 from dim_data.format.weights import format_of, kept_weights, packed_weights, unpacked_weights
 
 __all__ = [
+    "BEFORE",
     "CARD",
     "CONFIG",
     "MAX_BYTES",

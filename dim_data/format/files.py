@@ -11,6 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 __all__ = [
+    "BEFORE",
     "CARD",
     "CONFIG",
     "MAX_BYTES",
@@ -26,8 +27,8 @@ __all__ = [
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 TRAINING_CONFIG, SAMPLES = "training_config.json", "samples.png"
-RUN, RESULT = "run.json", "generator"
-"""What tells that a folder is of a run, and the folder in it of the generator that was made."""
+RUN, RESULT, BEFORE = "run.json", "generator", "before_matching"
+"""What tells that a folder is of a run, and in it the folders of its generator and of that before matching."""
 
 MAX_BYTES = {CONFIG: 4_000_000, WEIGHTS: 1 << 32, CARD: 2_000_000, TRAINING_CONFIG: 4_000_000}
 """The files of a generator that are read, each with the size above which it is none."""

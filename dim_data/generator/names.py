@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dim_data.format import CONFIG, RESULT, RUN, WEIGHTS
+from dim_data.format import BEFORE, CONFIG, RESULT, RUN, WEIGHTS
 from dim_data.hub import is_repo_id, pull
 
 __all__ = ["BUNDLED", "bundled_names", "resolve"]
@@ -24,8 +24,8 @@ def resolve(source: str | Path, revision: str | None, token: str | bool | None) 
     hides neither the bundled name nor the Hub id that it is called like.
 
     Raises:
-        FileNotFoundError: It is no folder with both files, no bundled name and no Hub repository. Where it lies in a
-            folder of a run, the Hub is not asked: a run that is not done could be called like somebody's repository.
+        FileNotFoundError: It is no folder with both files, no bundled name and no Hub repository; or a run
+            is to make it and has not: the Hub, where somebody's repository may be called so, is not asked.
         TypeError: ``source`` is neither a string nor a path.
         ValueError: ``revision`` is given for what is no Hub id, or the Hub's files are damaged.
     """
@@ -46,8 +46,11 @@ def resolve(source: str | Path, revision: str | None, token: str | bool | None) 
         return folder, None
     if bundled and (isinstance(source, str) or not folder.is_dir()):
         return BUNDLED / str(source), None
-    if revision is None:
-        _check_runs(folder)
+    if revision is None and folder.name in (RESULT, BEFORE) and (folder.parent / RUN).is_file():
+        raise FileNotFoundError(
+            f"{str(folder)!r} is not made yet: the run in {str(folder.parent)!r} is not done, and the same call of "
+            "distill() goes on with it"
+        )
     if isinstance(source, str) and is_repo_id(source):
         try:
             return pull(source, revision=revision, token=token)
@@ -58,16 +61,7 @@ def resolve(source: str | Path, revision: str | None, token: str | bool | None) 
                 ) from error
             raise
     if folder.is_dir():
+        if (folder / RUN).is_file():
+            forms = f"it is that of a run, whose generator is {str(folder / RESULT)!r}"
         raise FileNotFoundError(f"folder {str(folder)!r} has no {' and no '.join(missing)}: {forms}")
     raise FileNotFoundError(f"unknown source {str(source)!r}: {forms}")
-
-
-def _check_runs(folder: Path) -> None:
-    """Raise ``FileNotFoundError`` if ``folder``, which holds no generator, is a run's or lies in one."""
-    for run in (folder, folder.parent):
-        if (run / RUN).is_file():
-            made = (run / RESULT / CONFIG).is_file()
-            raise FileNotFoundError(
-                f"{str(folder)!r} is no generator: {str(run)!r} holds a run of distill(), whose generator "
-                + (f"is {str(run / RESULT)!r}" if made else "is not made yet; the same call of distill() goes on")
-            )

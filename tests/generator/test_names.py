@@ -74,11 +74,13 @@ def test_a_run_that_is_not_done_is_not_looked_for_on_the_hub(
     Path("mine").mkdir()
     assert Generator.from_pretrained("mine/generator").folder == bundle
     Path("mine/run.json").write_text("{}")
-    for source in ("mine", "mine/generator", Path("mine/before_matching")):
-        with pytest.raises(FileNotFoundError, match=r"'mine' holds a run of distill\(\), whose generator is not made"):
+    Path("mine/pets").mkdir()
+    assert Generator.from_pretrained("mine/pets").folder == bundle, "somebody's repository"
+    for source in ("mine/generator", "mine/before_matching", Path("mine/generator")):
+        with pytest.raises(FileNotFoundError, match=r"is not made yet: the run in 'mine' is not done, and the same"):
             Generator.from_pretrained(source)
     assert Generator.from_pretrained("mine/generator", revision="v1").revision == "0" * 40, "no folder has revisions"
     tiny_codes.save_pretrained("mine/generator")
     assert Generator.from_pretrained("mine/generator").folder == Path("mine/generator")
-    with pytest.raises(FileNotFoundError, match=r"'mine' is no generator: .* whose generator is 'mine/generator'"):
+    with pytest.raises(FileNotFoundError, match=r"folder 'mine' has no .*: it is that of a run, .* 'mine/generator'"):
         Generator.from_pretrained("mine")

@@ -54,7 +54,7 @@ def share_passes(folder: Path) -> dict[str, Any]:
     looked_at.set_epoch(0)
     found["after a look"] = values(looked_at)
 
-    shares.PATIENCE = 3.0  # all of it is waited, and a busy machine may hold one of them up
+    shares.PATIENCE = 5.0
     dist.barrier()
     found["seeds"] = complaint(build(folder, seed=20 + rank))
     dist.barrier()
