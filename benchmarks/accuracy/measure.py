@@ -33,8 +33,7 @@ from accuracy.sets import DATASETS, convnet_of, real_images, unofficial
 from dim_data import Generator, __version__, evaluate
 from dim_data.format import write_atomically
 from dim_data.generator import read_training
-from dim_data.images import LabelledImages
-from dim_data.images.caches import held
+from dim_data.images import LabelledImages, held
 from dim_data.networks import Errand, Ranks, own_device
 from dim_data.protocol import RECIPES
 

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from dim_data.format import BEFORE, RESULT, RUN, SAMPLES, check_writable, write_atomically
+from dim_data.images import held
 from dim_data.protocol import differences
-
-try:
-    import fcntl
-except ImportError:  # Windows: a second run in one folder is not noticed there
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["CHECKPOINT", "CURVES", "METRICS", "claimed", "open_run", "write_run"]
 
@@ -31,33 +26,21 @@ VERSION = 3
 def claimed(out: Path) -> Iterator[None]:
     """Make the folder ``out`` and hold it: two runs in one would overwrite each other's checkpoints.
 
-    The lock is the operating system's and goes with the process, however that ends.
-
     Raises:
         FileExistsError: A run is at work in ``out``.
         OSError: It cannot be made or read.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        next(out.iterdir(), None)
-    except OSError as error:
-        raise OSError(f"cannot use {out} as the output folder: {error}; choose another") from error
-    if fcntl is None:
-        yield
-        return
-    folder = os.open(out, os.O_RDONLY)  # the folder itself is locked: no file is left behind in it
-    try:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(held(out, wait=False))
+            next(out.iterdir(), None)
         except BlockingIOError as error:
             raise FileExistsError(
                 f"another process is at work in {out}: wait for it or stop it, or choose another folder"
             ) from error
-        except OSError:  # a network share without locks
-            pass
+        except OSError as error:
+            raise OSError(f"cannot use {out} as the output folder: {error}; choose another") from error
         yield
-    finally:
-        os.close(folder)
 
 
 def open_run(out: Path, identity: dict[str, Any], resume: bool, overwrite: bool) -> bool:
@@ -89,8 +72,11 @@ def open_run(out: Path, identity: dict[str, Any], resume: bool, overwrite: bool)
         found = _read_run(out / RUN)
         finished = found.get("finished") is True
         if problem := _problem(found, identity, resume):
+            images = found.get("data") != identity["data"] and found.get("config") == identity["config"]
+            hint = ". Images that a random transform makes are others each time: leave it out" if images else ""
             raise FileExistsError(
-                f"{out} holds {problem}: choose another folder, or pass overwrite=True (--overwrite) to begin anew"
+                f"{out} holds {problem}: choose another folder, or pass overwrite=True (--overwrite) to begin "
+                f"anew{hint}"
             )
         if finished and not (out / RESULT).exists():
             raise FileExistsError(

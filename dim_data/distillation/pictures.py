@@ -6,12 +6,12 @@ import contextlib
 import json
 import os
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dim_data.format import write_atomically
+from dim_data.images import warn_caller
 
 __all__ = ["decorate", "save_curves"]
 
@@ -21,7 +21,7 @@ def decorate(path: Path, draw: Callable[[Path], object]) -> None:
     try:
         draw(path)
     except Exception as error:  # a broken matplotlib raises whatever it likes
-        warnings.warn(f"{path} was not drawn: {type(error).__name__}: {error}", stacklevel=2)
+        warn_caller(f"{path} was not drawn: {type(error).__name__}: {error}")
 
 
 def save_curves(metrics: Path, path: Path) -> None:

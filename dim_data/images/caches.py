@@ -8,18 +8,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # Windows: two processes that read the same set at once are not kept apart there
-    fcntl = None  # type: ignore[assignment]
+from dim_data.images.locks import held
 
-__all__ = ["ABOUT", "MAP_ABOVE", "CachedImages", "cache_folder", "cached_images", "held", "map_above", "remove_cached"]
+__all__ = ["ABOUT", "MAP_ABOVE", "CachedImages", "cache_folder", "cached_images", "map_above", "remove_cached"]
 
 ABOUT = "about.json"
 MAP_ABOVE = 1 << 30
@@ -97,29 +92,9 @@ def remove_cached(folder: Path) -> None:
         FileExistsError: A process is reading the set into it.
         OSError: It cannot be removed.
     """
-    with held(folder, wait=False):
-        (folder / ABOUT).unlink(missing_ok=True)  # first: what is left of a removal cut short is then no set
-        shutil.rmtree(folder)
-
-
-@contextmanager
-def held(folder: Path, wait: bool = True) -> Iterator[None]:
-    """Hold a folder against other processes; the lock goes with the process, however that ends.
-
-    Raises:
-        FileExistsError: Another process holds it, and ``wait`` is false.
-    """
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            raise FileExistsError(f"another process is reading images into {folder}: wait for it or stop it") from error
-        except OSError:  # a network share without locks
-            pass
-        yield
-    finally:
-        os.close(handle)
+        with held(folder, wait=False, make=False):
+            (folder / ABOUT).unlink(missing_ok=True)  # first: what is left of a removal cut short is then no set
+            shutil.rmtree(folder)
+    except BlockingIOError as error:
+        raise FileExistsError(f"another process is reading images into {folder}: wait for it or stop it") from error

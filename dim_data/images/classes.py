@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 import unicodedata
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from dim_data.images.specs import MAX_CLASSES, ImageSpec
+from dim_data.images.warn import warn_caller
 
 __all__ = ["match_classes", "name_numbers", "number_classes", "say_assumed"]
 
 Array = np.ndarray[Any, Any]
 
 SAID = 10
-"""As many pairs of classes are said."""
+"""Pairs of classes that a warning lists, at most."""
 
 
 def number_classes(labels: Array) -> tuple[Array, tuple[str, ...]]:
@@ -37,6 +37,12 @@ def name_numbers(present: Sequence[int], spec: ImageSpec) -> tuple[str, ...]:
     numbers = {int(name): name for name in spec.classes if name.isdecimal()}
     if len(numbers) < spec.num_classes or present[-1] >= MAX_CLASSES or not numbers.keys() >= set(present):
         return spec.classes
+    apart = next((label for label in present if label < spec.num_classes and int(spec.classes[label]) != label), None)
+    if apart is not None and present[-1] < spec.num_classes:
+        warn_caller(
+            f"labels may be the numbers that {spec.name} has for classes, or places among these: took {apart} for the "
+            f"class {numbers[apart]!r}, not {spec.classes[apart]!r}; give the labels as strings to be sure"
+        )
     return tuple(numbers.get(label, "") for label in range(present[-1] + 1))
 
 
@@ -59,7 +65,12 @@ def match_classes(names: Sequence[str], present: Sequence[int], spec: ImageSpec)
     if tuple(names) == spec.classes:
         return list(range(count))
     places = {_composed(name): index for index, name in enumerate(spec.classes)}
-    found = [places.get(_composed(name)) for name in names]
+    numbers = {int(name): index for index, name in enumerate(spec.classes) if name.isdecimal()}
+    if len(numbers) < count:  # names among them, or two that are the same number
+        numbers = {}
+    found = [places.get(_composed(name), numbers.get(int(name)) if name.isdecimal() else None) for name in names]
+    if len(places) < count and (twice := [names[label] for label in present if _occurs_twice(names[label], spec)]):
+        raise ValueError(f"{spec.name} has two classes called {twice[0]!r}: call them differently to tell them apart")
     lacking = [names[label] for label in present if found[label] is None]
     if not lacking:
         return [index or 0 for index in found]
@@ -75,6 +86,10 @@ def match_classes(names: Sequence[str], present: Sequence[int], spec: ImageSpec)
     )
 
 
+def _occurs_twice(name: str, spec: ImageSpec) -> bool:
+    return sum(_composed(name) == _composed(other) for other in spec.classes) > 1
+
+
 def say_assumed(names: Sequence[str], present: Sequence[int], places: Sequence[int], spec: ImageSpec) -> None:
     """Warn of classes that were paired although their names do not say so, as numbers and names.
 
@@ -87,11 +102,10 @@ def say_assumed(names: Sequence[str], present: Sequence[int], places: Sequence[i
     pairs = [(names[label], spec.classes[places[label]]) for label in present]
     assumed = [f"{name!r} for {wanted!r}" for name, wanted in pairs if not _say_the_same(name, wanted)]
     if assumed:
-        warnings.warn(
+        warn_caller(
             f"either the data or {spec.name} has but numbers for classes, so they were paired in order: took the "
             f"data's {', '.join(assumed[:SAID])}{', ...' if len(assumed) > SAID else ''}; if that is wrong, name the "
-            f"classes alike",
-            stacklevel=3,
+            f"classes alike"
         )
 
 

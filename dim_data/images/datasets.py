@@ -63,7 +63,7 @@ def dataset_pictures(data: Any, columns: Columns | None, pixels: Pixels) -> Pict
 
 
 def _items(data: Any, start: int, count: int | None, named: bool) -> Iterator[Any]:
-    """All items from ``start`` on; an error in reading a table's is given the item's number."""
+    """All items from ``start`` on; an error in reading a file, or in a table, is given the item's number."""
     items = iter(data) if count is None else (data[index] for index in range(start, count))
     index = start
     while True:
@@ -72,7 +72,7 @@ def _items(data: Any, start: int, count: int | None, named: bool) -> Iterator[An
         except StopIteration:
             return
         except Exception as error:
-            if not named:
+            if not (named or isinstance(error, OSError)):
                 raise
             raise ValueError(f"item {index} cannot be read: {str(error) or type(error).__name__}") from error
         yield item
@@ -115,7 +115,7 @@ def _names(data: Any, columns: Columns | None) -> tuple[str, ...] | None:
     if is_table(data, *TABLES):
         return label_names(data.features, columns[1]) if columns else None
     classes = getattr(data, "classes", None)
-    if isinstance(classes, list | tuple):
+    if isinstance(classes, list | tuple | np.ndarray):
         return tuple(map(str, classes))
     if isinstance(data, Subset):
         return _names(data.dataset, columns)

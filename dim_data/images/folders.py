@@ -12,13 +12,16 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from dim_data.images.modes import image_formats
 from dim_data.images.pictures import Picture, Pictures
-from dim_data.images.pixels import Pixels, image_formats
-from dim_data.images.splits import SPLITS, is_split, which_split
+from dim_data.images.pixels import Pixels
+from dim_data.images.splits import is_split, split_of, which_split
+from dim_data.images.warn import warn_caller
 
 __all__ = ["folder_pictures"]
 
-SYSTEM_NAMES = {"__macosx", "thumbs.db", "desktop.ini"}
+SYSTEM_NAMES = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "#recycle", "$recycle.bin", "lost+found"}
+SYSTEM_NAMES |= {"system volume information"}
 """What operating systems leave behind; hidden files are not named here."""
 
 
@@ -111,22 +114,41 @@ def _check_splits(path: Path, folders: list[Path], split: str) -> None:
     Raises:
         ValueError: There are some.
     """
-    splits = [folder.name for folder in folders if is_split(folder.name) and _has_but_folders(folder)]
+    inside = {folder.name: _parts(folder) for folder in folders}
+    splits = [name for name, parts in inside.items() if is_split(name) and parts]
     if splits:
         beside = ", ".join(repr(folder.name) for folder in folders if folder.name not in splits)
-        wanted = next((name for name in splits if name.lower() in SPLITS[split]), splits[0])
+        wanted = next((name for name in splits if split_of(name) == split), splits[0])
         raise ValueError(
             f"{path} holds {', '.join(map(repr, splits))} with folders of images in them"
             f"{f', and beside that {beside}' if beside else ''}: as classes they would mix splits. Leave nothing but "
             f"splits there, or give {path / wanted}; a class of that name needs images right in its folder"
         )
+    for name, parts in inside.items():
+        if among := [part for part in parts if is_split(part)]:
+            raise ValueError(
+                f"class folder {path / name} holds {', '.join(map(repr, among))}: as one class they would mix splits. "
+                f"Let train/ and the like lie above the class folders"
+            )
+        if among := [part for part in parts if part in inside]:
+            raise ValueError(
+                f"{path / name} holds {', '.join(map(repr, among[:5]))}, which lie beside it, too: as classes they "
+                f"would have their images twice. Leave one of the two"
+            )
+    common = set.intersection(*map(set, inside.values())) if inside else set()
+    if len(inside) > 1 and len(common) > 1:
+        warn_caller(
+            f"each class of {path} holds {', '.join(map(repr, sorted(common)[:5]))}: they were read as parts of the "
+            f"classes {', '.join(map(repr, list(inside)[:5]))}. If they are the classes, give a folder one level down"
+        )
 
 
-def _has_but_folders(folder: Path) -> bool:
-    """Whether images lie in its sub-folders, and none beside them."""
+def _parts(folder: Path) -> list[str]:
+    """Sub-folders with images in them, where none lie beside them."""
     suffixes = image_formats().keys()
-    images = [file for file in _files(folder) if _is_image(file, suffixes)]
-    return bool(images) and all(image.parent != folder for image in images)
+    if any(_is_image(file, suffixes) for file in folder.iterdir() if not file.is_dir()):
+        return []
+    return [part.name for part in _class_folders(folder) if any(_is_image(file, suffixes) for file in _files(part))]
 
 
 def _is_image(file: Path, suffixes: Collection[str]) -> bool:
@@ -136,15 +158,16 @@ def _is_image(file: Path, suffixes: Collection[str]) -> bool:
 def _files(folder: Path) -> Iterator[Path]:
     """All files below a folder, but for those in hidden folders, as ``ImageFolder`` orders them."""
     walk: list[tuple[str, list[str]]] = []
+    before_links: dict[str, frozenset[Path]] = {str(folder): frozenset()}  # what lies above the links on the way
     for place, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
-        above = Path(place).resolve()
-        folders[:] = [
-            name
-            for name in folders
-            if not _is_systems(name)
-            and (resolved := Path(place, name).resolve()) != above  # a link to where it lies has no end
-            and resolved not in above.parents
-        ]
+        here, before = Path(place).resolve(), before_links.pop(place)
+        above = before | {here, *here.parents}
+        visible, folders[:] = [name for name in folders if not _is_systems(name)], []
+        for name in visible:
+            inner = os.path.join(place, name)
+            if Path(inner).resolve() not in above:  # else it would lead here again, without end
+                folders.append(name)
+                before_links[inner] = above if os.path.islink(inner) else before
         walk.append((place, names))
     for place, names in sorted(walk):
         yield from (Path(place, name) for name in sorted(names))

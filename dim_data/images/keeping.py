@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dim_data.images.caches import cache_folder, held
+from dim_data.images.caches import cache_folder
 from dim_data.images.levels import count_levels
+from dim_data.images.locks import held
 from dim_data.images.pictures import Pictures, decoded
 from dim_data.images.pixels import Pixels
 from dim_data.images.rows import ImageRows
@@ -58,10 +59,11 @@ def place_of(identity: Mapping[str, Any]) -> Path:
 
 def find_kept(identity: Mapping[str, Any], pictures: Pictures, pixels: Pixels) -> Kept | None:
     """A source that was read to its end before; its notes are brought back to ``pixels``."""
-    folder = place_of(identity)
-    if not folder.is_dir():
-        return None
-    with held(folder):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(folder := place_of(identity), make=False))
+        except FileNotFoundError:
+            return None
         store = PictureStore(folder, pictures.name, _said(identity))
         return _kept(store, pixels) if store.finished else None
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import threading
-import warnings
 from collections.abc import Mapping
 from typing import Any
+
+from dim_data.images.warn import warn_caller
 
 __all__ = ["Names", "Notes"]
 
 FEW = 3
-"""As many names are said."""
+"""Names that a warning lists, at most."""
 
 
 class Names:
@@ -34,12 +35,12 @@ class Names:
             elif len(self.few) < FEW:
                 self.few.append(name)
 
-    def say(self, sentence: str, noun: str, stacklevel: int) -> None:
+    def say(self, sentence: str, noun: str) -> None:
         """Warn, if there are any: ``sentence`` has a place for how many, and one for their names."""
         if self.count:
             few = ", ".join(self.few) + (", ..." if self.count > FEW else "")
             count = f"{self.count} {noun}{'s' * (self.count > 1)}"
-            warnings.warn(sentence.format(count, few), stacklevel=stacklevel + 1)
+            warn_caller(sentence.format(count, few))
 
 
 def _by_number(name: str) -> list[Any]:

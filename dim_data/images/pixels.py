@@ -23,30 +23,27 @@ from typing import Any, BinaryIO
 import numpy as np
 import PIL
 import torch
-from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from dim_data.images.framing import Frame
+from dim_data.images.modes import (
+    GREY_MODES,
+    brightest_of,
+    check_mode,
+    image_formats,
+    is_deep,
+    orientation,
+)
 from dim_data.images.notes import Names, Notes
+from dim_data.images.warn import warn_caller
 
-__all__ = ["Pixels", "image_formats", "numbers"]
+__all__ = ["Pixels", "numbers"]
 
 Array = np.ndarray[Any, Any]
 
-GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"}
-COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"}
-DEEP_FORMATS = {"PNG", "PPM", "JPEG2000"}
-"""Formats whose integers of mode ``I`` are sixteen bits wide."""
+FEW_LEVELS, DIM = 64, 32
 DARKEST = 4096
 """16-bit images below that are of fewer bits, and would be black."""
-NO_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-"""Formats that Pillow tells apart but does not decode, or only by another program."""
-
-
-def image_formats() -> dict[str, str]:
-    """The suffixes of the image files that Pillow reads here, in lower case, and their formats."""
-    Image.init()
-    formats = set(Image.OPEN) - NO_PICTURES
-    return {suffix: name for suffix, name in Image.registered_extensions().items() if name in formats}
 
 
 def numbers(values: Any, what: str) -> Array:
@@ -99,7 +96,7 @@ class Pixels:
         """
         with path.open("rb") as file, self._opened(file, where) as image:
             width, height, mode, kind = *image.size, image.mode, image.format
-        _check_mode(mode, kind, where)
+        check_mode(mode, kind, where)
         self.frame.check(width, height, where)
         return mode in GREY_MODES
 
@@ -111,7 +108,11 @@ class Pixels:
         file.seek(0)
         with self._opened(file, where) as image:
             self.frame.draft(image)
+            deep = is_deep(image)
             image.load()
+            if deep:  # Pillow keeps the upper eight bits of each channel
+                with self._lock:
+                    self.notes.deepest = max(257 * brightest_of(image), self.notes.deepest or 0)
             if image.format != "MPO" and getattr(image, "is_animated", False):  # a phone's JPEG has previews in it
                 self.notes.several.add(where)
         return self._picture(image, where)
@@ -137,6 +138,10 @@ class Pixels:
             with Path(value).open("rb") as file:
                 return self.file(file, str(value))
         if isinstance(value, Image.Image):
+            try:
+                value.load()  # a file that was opened is not read before
+            except OSError as error:
+                raise ValueError(f"{where} is not a readable image: {error}") from error
             return self._picture(value, where)
         array = self.array(numbers(value, f"pixels of {where}"), where)
         if array.ndim == 3 and array.shape[0] in (1, 3):
@@ -181,11 +186,12 @@ class Pixels:
 
     # At the end ----------------------------------------------------------------------------------------
 
-    def conclude(self, brightest: int) -> None:
-        """Say what was skipped or changed, by one warning each, and refuse a set that came out black.
+    def conclude(self, brightest: int, levels: int | None = None) -> None:
+        """Say what was skipped, changed or lost, by one warning each, and refuse a set that came out black.
 
         Args:
             brightest: The largest pixel of all of them, 0 to 255.
+            levels: How many of the 256 levels occur, where that is known: of 16 bits it must be.
 
         Raises:
             ValueError: They were scaled by too much, or by too little.
@@ -200,9 +206,16 @@ class Pixels:
                 f"the brightest pixel of all images is {brightest} of 255, {'almost ' * brightest}black: give 0 and "
                 f"255 (or booleans) for masks, floats for [0, 1]"
             )
-        self.skipped.say("skipped {} that are no images, or hidden: {}", "file", 3)
-        self.notes.transparent.say("laid {} with transparent parts on white: {}", "image", 3)
-        self.notes.several.say("read the first frame alone of {}: {}", "image", 3)
+        if self.notes.deepest is not None and levels is not None and levels < FEW_LEVELS:
+            warn_caller(
+                f"16-bit images are scaled from [0, 65535], and these have {levels} of 256 levels then: scale what "
+                f"they hold to the whole range, to lose less"
+            )
+        elif brightest < DIM:
+            warn_caller(f"the brightest pixel of all images is {brightest} of 255, so that they are all but black")
+        self.skipped.say("skipped {} (no images, or hidden): {}", "file")
+        self.notes.transparent.say("laid {} with transparent parts on white: {}", "image")
+        self.notes.several.say("read the first frame alone of {}: {}", "image")
 
     # How -----------------------------------------------------------------------------------------------
 
@@ -227,10 +240,10 @@ class Pixels:
     def _picture(self, image: Image.Image, where: str) -> Array:
         """A decoded picture as it should be seen."""
         mode, kind = image.mode, image.format
-        _check_mode(mode, kind, where)
+        check_mode(mode, kind, where)
         # What a dataset converted or turned by hand keeps the file's notes on both, which no longer hold.
         of_file = isinstance(image, ImageFile.ImageFile)
-        if of_file and kind != "TIFF" and _orientation(image) != 1:  # Pillow turns those itself
+        if of_file and kind != "TIFF" and orientation(image) != 1:  # Pillow turns those itself
             image = ImageOps.exif_transpose(image)
         if mode.startswith("I"):
             image = Image.fromarray(self.array(np.asarray(image).astype(np.uint16), where))
@@ -269,18 +282,3 @@ def _parts(values: Array) -> Iterator[Array]:
     rows = max(1, (1 << 20) * len(values) // values.size) if values.ndim else 1
     for start in range(0, len(values), rows):
         yield values[start : start + rows]
-
-
-def _check_mode(mode: str, kind: str | None, where: str) -> None:
-    if mode not in GREY_MODES | COLOUR_MODES or (mode == "I" and kind not in DEEP_FORMATS):
-        raise ValueError(
-            f"{where}: pixels of Pillow's mode {mode!r}{f' in {kind}' if kind else ''} have no one meaning as grey "
-            f"levels or colours: convert it to eight bits a channel"
-        )
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # notes that cannot be read say nothing about how to turn the picture
-        return 1

@@ -111,7 +111,9 @@ def load_real(
     source = _source(pick_split(data, split), split, root, columns, pixels, classes=1 if spec else 2)
     name, names, known = source.name, source.names, source.known
     images, labels, levels = _read(source, pixels, on_read)
-    pixels.conclude(brightest_level(levels) if levels is not None else int(images[:].max()))
+    counted = count_levels(images) if levels is None and pixels.notes.deepest is not None else levels
+    shades = None if counted is None else int(counted.any(0).sum())
+    pixels.conclude(int(images[:].max()) if counted is None else brightest_level(counted), shades)
     if labels.dtype.kind == "U":
         labels, names = number_classes(labels)
     if labels.dtype.kind not in "iu":

@@ -22,9 +22,9 @@ Array = np.ndarray[Any, Any]
 RESIDENT = 256 << 20
 """Bytes of a mapped file that stay in the process's memory at most. The system's cache of the file is not touched."""
 AROUND = 64 << 10
-"""Bytes that a system maps around those that are asked for, or more: some say how many are resident."""
+"""Bytes that a page fault maps around those that are read, at least."""
 ASKED = 4 << 20
-"""Bytes after which they are asked."""
+"""Bytes read between two looks at how many are resident, where the system says."""
 STATM = Path("/proc/self/statm")
 
 

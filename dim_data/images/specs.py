@@ -33,7 +33,7 @@ class ImageSpec:
 
     Raises:
         TypeError: A field has the wrong type.
-        ValueError: A field is out of range.
+        ValueError: A field is out of range, or ``name``, ``mean`` or ``std`` has the wrong type.
     """
 
     name: str

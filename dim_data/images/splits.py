@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-__all__ = ["SPLITS", "is_split", "which_split"]
+__all__ = ["SPLITS", "is_split", "split_of", "which_split"]
 
 SPLITS = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
+AROUND = re.compile(r"(?:seg[_-])?(.*?)(?:[_-]?(?:set|data|images|imgs))?")
+"""What folders have besides, as in ``training_set`` and ``seg_test``."""
+
+
+def split_of(name: str) -> str | None:
+    """Which part of a set is called that: a key of :data:`SPLITS`, or ``None``."""
+    found = AROUND.fullmatch(name.lower())
+    return next((split for split, names in SPLITS.items() if found and found[1] in names), None)
 
 
 def is_split(name: str) -> bool:
     """Whether that is what a part of a set is called."""
-    return any(name.lower() in names for names in SPLITS.values())
+    return split_of(name) is not None
 
 
 def which_split(found: Sequence[str], split: str, where: str) -> str:
     """The one of ``found`` that people call ``split``.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is none, or more than one.
     """
-    for name in found:
-        if name.lower() in SPLITS[split]:
-            return name
-    raise ValueError(f"{where} has no split {split!r}, only {', '.join(map(repr, found))}")
+    meant = [name for name in found if split_of(name) == split]
+    if len(meant) > 1:
+        raise ValueError(f"{where} has {len(meant)} splits that may be {split!r}: {', '.join(map(repr, meant))}")
+    if not meant:
+        raise ValueError(f"{where} has no split {split!r}, only {', '.join(map(repr, found))}")
+    return meant[0]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from dim_data.generator import Generator, drawn_rows, hash_keys
-from dim_data.images import torch_defaults
+from dim_data.images import torch_defaults, warn_caller
 
 __all__ = ["part_generator", "part_seed", "warn_of_reuse"]
 
@@ -18,21 +16,20 @@ def warn_of_reuse(generator: Generator, ipc: int, epoch: int, share: float) -> N
     """Warn, in the epoch in which codes run out, that a part of a set is shown what other parts have shown.
 
     Args:
-        generator: Of the set.
-        ipc: Of the set.
-        epoch: That it is in.
-        share: Of the set in the part.
+        generator: The set's.
+        ipc: Images of each class in the set's epoch.
+        epoch: The epoch that the set is in.
+        share: Share of the set's indices that the part has.
     """
     counts, worker = _counts(generator), get_worker_info()
     if counts is None or share >= 1 or (worker is not None and worker.id > 0):
         return
     fewest = int(counts.min())
     if epoch * ipc <= fewest < (epoch + 1) * ipc:
-        warnings.warn(
+        warn_caller(
             f"from epoch {epoch} on, this Subset is shown pictures of the other indices too: the generator stores "
             f"{fewest} codes of a class, and with ipc={ipc} they come again. For a validation set "
-            "use train, validation = dataset.split(0.1), whose parts share none; or build it with fixed=True",
-            stacklevel=4,
+            "use train, validation = dataset.split(0.1), whose parts share none; or build it with fixed=True"
         )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
@@ -15,6 +14,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 import torch
 from torch import nn
 
+from dim_data.images import warn_caller
 from dim_data.networks.meeting import RankError
 
 __all__ = ["autocast", "compiled", "fast_dtype", "in_float32", "resolve_device"]
@@ -122,11 +122,10 @@ class _Compiled(Generic[P, R]):
             reason = f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
         result = self._plain(*args, **kwargs)  # if the function itself is at fault, it says so, and better
         _Compiled.broken = True
-        warnings.warn(
+        warn_caller(
             f"torch.compile does not work here ({reason}). From now on nothing is compiled, which takes up to twice as "
             f"long; DIM_DATA_COMPILE=0 says so beforehand, without this warning",
             RuntimeWarning,
-            stacklevel=2,
         )
         return result
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dim_data.generator import Generator
-from dim_data.images import ImageRows, ImageSpec, LabelledImages, torch_defaults
+from dim_data.images import ImageRows, ImageSpec, LabelledImages, torch_defaults, warn_caller
 from dim_data.networks import autocast, in_float32, resolve_device
 
 __all__ = ["Likeness", "Nearness", "measure_likeness"]
@@ -105,9 +104,7 @@ def measure_likeness(
     if not apart.any():
         raise ValueError(f"all {len(held_out)} held-out images are in train: compare with images that are not")
     if not apart.all():
-        warnings.warn(
-            f"left out {int((~apart).sum())} of {len(held_out)} held-out images: they are in train", stacklevel=4
-        )
+        warn_caller(f"left out {int((~apart).sum())} of {len(held_out)} held-out images: they are in train")
     found = _nearness(near, beside[apart])
     if classifier is None:
         return Likeness(len(drawn), found, None)

@@ -28,6 +28,9 @@ def spec(*names: str) -> ImageSpec:
         (["0", "1", "10", "2"], (0, 1, 2, 3), [str(i) for i in range(11)], [0, 1, 10, 2]),
         (["2", "0"], (0, 1), "abc", [2, 0]),
         (["02", "00"], (0, 1), "abc", [2, 0]),
+        (["1", "3"], (0, 1), ["001", "002", "003"], [0, 2]),
+        (["1", "2", "3"], (0, 1, 2), ["01", "02", "03"], [0, 1, 2]),
+        (["01", "02"], (0, 1), ["01", "1", "2", "02"], [0, 3]),
         ("xyz", (0, 2), "012", [0, 1, 2]),
         ([f"{i} - {name}" for i, name in enumerate("xyz")], (0, 1, 2), "012", [0, 1, 2]),
         ([unicodedata.normalize("NFD", "é"), "a"], (0, 1), ["a", "é"], [1, 0]),
@@ -137,3 +140,23 @@ def test_images_in_memory_say_what_they_were_taken_for() -> None:
     with pytest.warns(UserWarning, match="took the data's '0' for 'ant', '1' for 'bee', '2' for 'cat'"):
         again = numbered.in_terms_of(named.spec)
     assert torch.equal(again.labels, named.labels)
+
+
+def test_numbers_that_may_be_names_or_places_are_told() -> None:
+    photos = spec("1", "2", "3", "4", "5")
+    with pytest.warns(UserWarning, match=r"took 1 for the class '1', not '2'; give the labels as strings to be sure"):
+        assert name_numbers([1, 2, 4], photos)[:3] == ("", "1", "2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert name_numbers([0, 1, 4], photos) == photos.classes  # 0 is no class
+        assert name_numbers([1, 5], photos)[1] == "1"  # 5 is no place
+        assert name_numbers([0, 1], spec("0", "1", "5"))[:2] == ("0", "1")  # the same either way
+
+
+def test_two_classes_of_one_name_are_not_told_apart() -> None:
+    with pytest.raises(
+        ValueError, match="tiny has two classes called 'crane': call them differently to tell them apart"
+    ):
+        match_classes(["maillot", "crane"], [0, 1], spec("crane", "crane", "maillot"))
+    assert match_classes(["crane", "crane", "maillot"], [0, 1, 2], spec("crane", "crane", "maillot")) == [0, 1, 2]
+    assert match_classes(["maillot"], [0], spec("crane", "crane", "maillot")) == [2]

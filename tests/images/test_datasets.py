@@ -264,3 +264,24 @@ print(json.dumps(sorted({"datasets", "pyarrow"} & set(sys.modules))))
 """
     run = subprocess.run([sys.executable, "-c", code, folder.root], capture_output=True, text=True, check=True)
     assert json.loads(run.stdout) == []
+
+
+def test_a_damaged_file_behind_a_dataset_is_named_by_its_item(tmp_path: Path) -> None:
+    for name in ("ant", "bee"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.full((28, 28, 3), 99, np.uint8)).save(tmp_path / name / "0.png")
+    content = (tmp_path / "bee" / "0.png").read_bytes()
+    (tmp_path / "bee" / "0.png").write_bytes(content[:60])
+    with pytest.raises(ValueError, match="item 1 cannot be read: "):
+        load_real(ImageFolder(str(tmp_path)))
+    opened = [(Image.open(tmp_path / name / "0.png"), label) for label, name in enumerate(("ant", "bee"))]
+    with pytest.raises(ValueError, match="item 1 is not a readable image: "):
+        load_real(opened)
+
+
+def test_class_names_in_an_array_are_names() -> None:
+    class Named(list[Any]):
+        classes = np.array(["ant", "bee"])
+
+    image = Image.fromarray(np.full((28, 28), 99, np.uint8))
+    assert load_real(Named([(image, 0), (image, 1)])).spec.classes == ("ant", "bee")

@@ -15,7 +15,7 @@ from PIL import Image, features
 from torchvision.datasets import ImageFolder
 
 from dim_data.images import load_real
-from dim_data.images.pixels import image_formats
+from dim_data.images.modes import image_formats
 
 RNG = np.random.default_rng(0)
 
@@ -93,9 +93,7 @@ def test_what_is_skipped_is_counted_and_said(pets: Path) -> None:
         (pets / name).parent.mkdir(exist_ok=True)
         (pets / name).write_bytes(b"no picture")
     save(pets / "beside.png")
-    sentence = (
-        r"skipped 6 files that are no images, or hidden: ant/\._0\.png, ant/notes\.txt, ant/deep/labels\.csv, \.\.\.$"
-    )
+    sentence = r"skipped 6 files \(no images, or hidden\): ant/\._0\.png, ant/notes\.txt, ant/deep/labels\.csv, \.\.\.$"
     with pytest.warns(UserWarning, match=sentence) as said:
         read = load_real(pets)
     assert len(said) == 1
@@ -127,6 +125,18 @@ def test_links_are_followed_but_not_in_circles(pets: Path, tmp_path: Path) -> No
     (pets / "bee" / "2.png").symlink_to(tmp_path / "nowhere.png")
     with pytest.raises(FileNotFoundError, match=r"bee/2.png"):
         load_real(pets)
+
+
+def test_folders_that_link_to_each_other_are_read_once_each(pets: Path, tmp_path: Path) -> None:
+    (pets / "ant" / "bees").symlink_to(pets / "bee")
+    (pets / "bee" / "ants").symlink_to(pets / "ant")
+    assert load_real(pets).labels.tolist() == [0, 0, 1, 1]
+    save(tmp_path / "one" / "inner" / "0.png")
+    save(tmp_path / "two" / "inner" / "0.png")
+    (tmp_path / "one" / "inner" / "up").symlink_to(tmp_path / "two")
+    (tmp_path / "two" / "inner" / "up").symlink_to(tmp_path / "one")
+    (pets / "ant" / "round").symlink_to(tmp_path / "one")
+    assert load_real(pets).labels.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]  # both come by the link to the other, too
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".gif", ".bmp", ".tif", ".webp", ".jp2", ".ppm", ".tga", ".ico"])
@@ -246,3 +256,62 @@ def test_a_folder_that_cannot_be_listed_is_told(pets: Path) -> None:
     (pets / "ant" / "locked").mkdir(mode=0)
     with pytest.raises(PermissionError, match="locked"):
         load_real(pets)
+
+
+def lay(root: Path, *folders: str) -> Path:
+    for folder in folders:
+        save(root / folder / "0.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    "words", [("training_set", "test_set"), ("seg_train", "seg_test"), ("train-images", "Testing")]
+)
+def test_splits_by_longer_names(words: tuple[str, str], tmp_path: Path) -> None:
+    root = lay(tmp_path / "set", *(f"{word}/{name}" for word in words for name in ("ant", "bee")))
+    save(root / words[1] / "bee" / "1.png")
+    assert load_real(root).labels.tolist() == [0, 1]
+    assert load_real(root, split="test").labels.tolist() == [0, 1, 1]
+
+
+def test_two_folders_that_may_be_the_split_are_refused(tmp_path: Path) -> None:
+    root = lay(tmp_path / "set", *(f"{word}/{name}" for word in ("train", "training") for name in ("ant", "bee")))
+    with pytest.raises(ValueError, match=r"set has 2 splits that may be 'train': 'train', 'training'"):
+        load_real(root)
+
+
+def test_splits_inside_of_classes_are_refused(tmp_path: Path) -> None:
+    root = lay(tmp_path / "set", "ant/train", "ant/test", "bee/train", "bee/test")
+    with pytest.raises(
+        ValueError, match=r"class folder .*ant holds 'test', 'train': as one class they would mix splits"
+    ):
+        load_real(root)
+
+
+def test_classes_that_lie_in_one_of_them_again_are_refused(tmp_path: Path) -> None:
+    root = lay(tmp_path / "set", "ant", "bee", "cell_images/ant", "cell_images/bee")
+    with pytest.raises(ValueError, match=r"cell_images holds 'ant', 'bee', which lie beside it, too: as classes they"):
+        load_real(root)
+
+
+def test_what_may_be_variants_or_parts_is_said(tmp_path: Path) -> None:
+    root = lay(tmp_path / "set", *(f"{kind}/{name}" for kind in ("color", "grey") for name in ("apple", "corn")))
+    with pytest.warns(
+        UserWarning, match=r"each class of .* holds 'apple', 'corn': .* parts of the classes 'color', 'gr"
+    ):
+        assert load_real(root).spec.classes == ("color", "grey")
+    one_each = lay(tmp_path / "other", "ant/images", "bee/images", "cow/images")
+    some = lay(tmp_path / "some", "ant/2019", "ant/2020", "bee/2020", "bee/2021")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_real(one_each).labels.tolist() == [0, 1, 2]
+        assert load_real(some).labels.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", "#recycle"])
+def test_folders_of_systems_hold_no_images(name: str, pets: Path) -> None:
+    save(pets / name / "0.png")
+    save(pets / "ant" / name / "0.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_real(pets).labels.tolist() == [0, 1]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -300,3 +302,49 @@ def test_statistics_by_levels_are_the_exact_ones() -> None:
 
 def test_what_is_read_is_labelled_images() -> None:
     assert isinstance(load_real([(GREY, 0), (COLOUR, 1)]), LabelledImages)
+
+
+def save_deep(path: Path, values: np.ndarray) -> None:
+    """A PNG of 16 bits a channel, which Pillow reads and does not write."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    height, width, channels = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2}[channels], 0, 0, 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+def test_colours_of_sixteen_bits_that_are_fewer_are_not_black_in_silence(channels: int, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 3000, (28, 28, channels))
+    values[..., channels - 1 :] = 65535 if channels == 2 else values[..., 2:]  # opaque
+    for name in ("ant", "bee"):
+        save_deep(tmp_path / name / "0.png", values)
+    with pytest.raises(
+        ValueError, match=r"16-bit images are scaled from \[0, 65535\], and these reach 28\d\d, almost bl"
+    ):
+        load_real(tmp_path)
+    for name in ("ant", "bee"):
+        save_deep(tmp_path / name / "0.png", np.random.default_rng(0).integers(0, 65536, (28, 28, 3)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_real(tmp_path).images.max() == 255
+
+
+def test_levels_that_are_lost_are_said() -> None:
+    thermal = np.random.default_rng(0).integers(7000, 8500, (4, 1, 28, 28)).astype(np.uint16)
+    with pytest.warns(
+        UserWarning, match=r"scaled from \[0, 65535\], and these have 7 of 256 levels then: scale what they"
+    ):
+        load_real((thermal, np.array([0, 1, 0, 1])))
+    dim = np.random.default_rng(0).integers(0, 20, (4, 1, 28, 28)).astype(np.uint8)
+    with pytest.warns(
+        UserWarning, match=r"the brightest pixel of all images is 19 of 255, so that they are all but black"
+    ):
+        load_real((dim, np.array([0, 1, 0, 1])))
