@@ -2,13 +2,14 @@
 
 * ``dataset``: :class:`DistilledDataset`, map-style, in place of torchvision's. Begin here.
 * ``named``: the bundled sets under torchvision's signatures, such as :class:`DistilledCIFAR10`.
-* ``items``: one by one or in batches; ``askers``: who is offered batches. ``sheets``: pictures painted a few at a time.
+* ``items``: one by one or in batches; ``askers``: whether torch itself asks for a batch. ``sheets``: pictures painted a
+  few at a time.
 * ``columns``: ``data`` and ``targets``, read, edited or assigned; ``forms``: as torchvision's sets hold them.
-* ``parts``: of a set, and one that is held out.
+* ``parts``: a set parted in two that never show the same picture.
 * ``passes``: new pictures in each pass, whoever draws them.
 * ``serials``: which picture stands where in an epoch.
 * ``choosing``: whether pictures are kept. ``cache``: those of stored codes, made once. ``slots``: those of an epoch.
-  ``keeping``: what both are. ``memory``: what processes share.
+  ``keeping``: the base class of both. ``memory``: tensors that processes share.
 * ``loader``: :class:`DistilledLoader`, batches made on the device where you train. ``batches``: those of a pass.
   ``ahead``: made while you train.
 * ``shares``: which part of an epoch falls to which rank. ``orders``: its indices, as the loader's sampler.

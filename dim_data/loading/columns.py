@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
-from dim_data.images import ImageSpec
+from dim_data.images import ImageSpec, warn_caller
 from dim_data.loading.forms import Alias, Arrays
 
 __all__ = ["Columns"]
@@ -29,6 +29,7 @@ class Columns(Dataset[tuple[Any, Any]], ABC):
     _data: Any = None  # as assigned or edited
     _targets: Any = None
     _lent: _Lent | None = None
+    _looks = 0  # times that data was read since the last draw
 
     @property
     def data(self) -> Any:
@@ -45,6 +46,7 @@ class Columns(Dataset[tuple[Any, Any]], ABC):
         key = self._epoch_key()
         if not self._holds(key):
             self._lent = _Lent(key, self._form.hold(self._painted()))
+        self._look()
         if self._lent is None:
             return self._data
         self._lent.looked_after = False
@@ -70,7 +72,7 @@ class Columns(Dataset[tuple[Any, Any]], ABC):
         assigned: items are labelled by what it holds, their pictures stay.
         """
         if self._targets is None:
-            self._targets = self._form.label([index % self.spec.num_classes for index in range(len(self))])
+            self._targets = self._form.label([index % self.spec.num_classes for index in range(self._count)])
         return self._targets
 
     @targets.setter
@@ -84,9 +86,14 @@ class Columns(Dataset[tuple[Any, Any]], ABC):
     def spec(self) -> ImageSpec:
         """Shape, class names and normalisation of the images."""
 
+    @property
     @abstractmethod
-    def __len__(self) -> int:
-        """Pictures in an epoch."""
+    def _count(self) -> int:
+        """Pictures in an epoch: what ``len()`` gives, unless a subclass says otherwise there."""
+
+    @abstractmethod
+    def _stands_still(self) -> bool:
+        """Whether draws do not begin new epochs."""
 
     @abstractmethod
     def _epoch_key(self) -> tuple[Any, ...]:
@@ -104,6 +111,17 @@ class Columns(Dataset[tuple[Any, Any]], ABC):
         if self._lent is not None and self._lent.key != key:
             self._settle()
         return self._data is not None or self._lent is not None
+
+    def _look(self) -> None:
+        """Note that ``data`` is read, and warn of who reads all pictures from there: that draws none."""
+        self._looks += 1
+        worker = get_worker_info()
+        if self._looks == (2 if worker else self._count + 1) and self._data is None and not self._stands_still():
+            warn_caller(
+                "data was read again and again, and no picture drawn: it stays the same until a draw begins another "
+                "epoch. In a __getitem__ of your own take super().__getitem__(index), or call set_epoch(e) before each "
+                "pass; fixed=True, or data = data, if the pictures are to stay"
+            )
 
     def _settle(self) -> None:
         if self._lent is not None:
@@ -123,7 +141,7 @@ class Columns(Dataset[tuple[Any, Any]], ABC):
     def _is_changed(self) -> bool:
         """Whether somebody assigned or edited ``data`` or ``targets``."""
         edited = self._data is not None or (self._lent is not None and self._lent.edited())
-        wanted = np.arange(len(self)) % self.spec.num_classes
+        wanted = np.arange(self._count) % self.spec.num_classes
         return edited or not (self._targets is None or np.array_equal(np.asarray(self._targets), wanted))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -138,9 +156,9 @@ class Columns(Dataset[tuple[Any, Any]], ABC):
     def _target(self, index: int) -> Any:
         if self._targets is None:
             return index % self.spec.num_classes
-        if len(self._targets) != len(self):
+        if len(self._targets) != self._count:
             raise ValueError(
-                f"{len(self)} pictures and {len(self._targets)} labels make no items: assign both, for example "
+                f"{self._count} pictures and {len(self._targets)} labels make no items: assign both, for example "
                 "dataset.data, dataset.targets = dataset.data[keep], [dataset.targets[i] for i in keep]"
             )
         return self._form.target(self._targets, index)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,9 +38,10 @@ class DistilledDataset(Items):
     Pin it where a run must be repeatable although passes are cut short, or indices are drawn with replacement in
     several workers (which may, by a hair, even draw one picture twice): there the moment of moving on depends on
     timing. Ranks of a process group move on after as many draws as fall to each: where the set is one of several
-    that are shared out together, or they share a part of it, pin the epoch, or some pictures come again in the next
-    pass. A process forked or spawned with the dataset that is no worker of a ``DataLoader``, such as one of several
-    jobs, goes its own way from where it stood.
+    that are shared out together, or they share a part of it, or one of them alone looks at pictures, as for a log, pin
+    the epoch, or some pictures come again in the next pass. (``copy.copy(dataset)`` can be looked at without any
+    effect on ``dataset``.) A process forked or spawned with the dataset that is no worker of a ``DataLoader``, such as
+    one of several jobs, goes its own way from where it stood.
 
     Where stored codes run out, pictures come again in a later epoch, at any index, so that the parts which
     ``random_split`` makes see each other's: :meth:`split` makes two that never do.
@@ -80,9 +83,11 @@ class DistilledDataset(Items):
     Attributes:
         generator: The :class:`Generator`, on ``device``. Not to be assigned.
         ipc: Images of each class. Not to be assigned.
-        seed: The seed.
+        seed: The seed; may be assigned: other pictures from then on.
         fixed: Whether the epoch is frozen.
         refresh: The share of pictures that is new in each epoch. Not to be assigned.
+        soft_labels: The share of soft labels in the labels, 0 to 1. Not to be assigned.
+        epoch: The epoch of the latest pictures. :meth:`set_epoch` chooses one.
 
     Raises:
         FileNotFoundError: No such source.
@@ -121,9 +126,10 @@ class DistilledDataset(Items):
                 f"test on the real images, for example {self._tested_on}"
             )
         self.ipc, self.train = check_int("ipc", ipc, 1), True
-        self.seed, self.fixed = check_int("seed", seed), fixed
-        self.device = resolve_device("cpu" if device is None else device)
-        self.generator = open_source(source, revision, self.device, token)
+        self.seed, self.fixed = seed, fixed
+        self._device = resolve_device("cpu" if device is None else device)
+        self.device = self._device  # for who asks: subclasses have a word of their own for it
+        self.generator = open_source(source, revision, self._device, token)
         self.soft_labels = check_soft_labels(self.generator, soft_labels)
         self.refresh = check_refresh(self.generator, refresh, fixed)
         self.transform, self.target_transform = transform, target_transform
@@ -131,23 +137,23 @@ class DistilledDataset(Items):
         self._form = form_of(self.spec)
         self._begin(cache)
 
-    @property
+    @cached_property
     def classes(self) -> list[str]:
-        """Class names, in label order."""
+        """Class names, in label order; may be edited or assigned, which no item depends on."""
         return list(self.spec.classes)
 
-    @property
+    @cached_property
     def class_to_idx(self) -> dict[str, int]:
-        """Label of each class name."""
+        """Label of each class name; may be edited or assigned, likewise."""
         return {name: label for label, name in enumerate(self.classes)}
 
     def split(self: D, holdout: float = 0.1) -> tuple[D, D]:
         """Part the set into one to train on and one to validate on that never show the same picture.
 
-        The first is new in each pass, with ``ipc`` less what is held out; the second stays the same. They go on
-        independently, so ``validation.transform`` may be another. Of stored codes the second gets some of each class
-        for itself: no more than that share of them, so that it is smaller where codes are few. Either part can be split
-        again, into three that share none.
+        The first is new in each pass, even where this set is pinned, with ``ipc`` less what is held out; the second
+        stays the same. They go on independently, so ``validation.transform`` may be another. Of stored codes the second
+        gets some of each class for itself: no more than that share of them, so that it is smaller where codes are few.
+        Either part can be split again, into three that share none.
 
         Args:
             holdout: Share of each class to hold out, in (0, 1); at least one picture.
@@ -156,7 +162,7 @@ class DistilledDataset(Items):
             ValueError: ``holdout`` is no such share, there is too little of a class to part, or ``data`` or
                 ``targets`` was changed: split first, or use ``random_split``, which is right for a set that is fixed.
         """
-        held = max(1, round(self.ipc * holdout)) if isinstance(holdout, float) and 0 < holdout < 1 else 0
+        held = max(1, round(self.ipc * holdout)) if isinstance(holdout, Real) and 0 < holdout < 1 else 0
         if not 0 < held < self.ipc:
             raise ValueError(
                 f"holdout={holdout!r} of ipc={self.ipc} is no parting: a share of each class in (0, 1), such as 0.1, "

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import operator
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,12 +23,14 @@ from dim_data.loading.choosing import CacheChoice, painter_for
 from dim_data.loading.columns import Columns
 from dim_data.loading.keeping import Keeper
 from dim_data.loading.parts import warn_of_reuse
-from dim_data.loading.passes import Passes
+from dim_data.loading.passes import Passes, check_int
 from dim_data.loading.serials import serials_at
 from dim_data.loading.sheets import Sheets
 from dim_data.networks import is_spawning
 
 __all__ = ["Items"]
+
+S = TypeVar("S", bound="Items")
 
 
 class Items(Columns):
@@ -39,16 +42,16 @@ class Items(Columns):
     soft_labels: float
     fixed: bool
     refresh: float
-    device: torch.device
+    _device: torch.device
     transform: Callable[[Any], Any] | None
     target_transform: Callable[[Any], Any] | None
 
     def _begin(self, cache: CacheChoice) -> None:
         """Stand before the first draw."""
-        again, opinions, shared = self.fixed or self.refresh < 1, bool(self.soft_labels), self.device.type == "cpu"
+        again, opinions, shared = self.fixed or self.refresh < 1, bool(self.soft_labels), self._device.type == "cpu"
         self._painter = painter_for(self.generator, cache, ipc=self.ipc, again=again, opinions=opinions, shared=shared)
         self._cache = cache
-        self._passes = Passes(len(self))
+        self._passes = Passes(self._count)
         self._rule_sheets()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -57,14 +60,23 @@ class Items(Columns):
             raise ValueError(
                 f"{name} is not to be changed in a dataset: make another, as in {type(self).__name__}(..., {name}=)"
             )
-        super().__setattr__(name, value)
+        if name == "epoch":
+            raise AttributeError("epoch says where the draws stand: set_epoch() chooses one, set_epoch(None) lets go")
+        super().__setattr__(name, check_int(name, value) if name == "seed" else value)
+
+    def __copy__(self: S) -> S:
+        """One with the same pictures and labels, whose draws go their own way from here."""
+        other: S = type(self).__new__(type(self))
+        _ = self.targets  # edits in place are of both, whoever looked at them first
+        other.__dict__.update(self.__dict__, _passes=copy.deepcopy(self._passes))
+        return other
 
     def _rule_sheets(self) -> None:
         self._shape = (self.spec.size, self.spec.size, 3)[: 2 if self.spec.channels == 1 else 3]
         self._pixels = math.prod(self._shape)
         opinion = 4 * self.spec.num_classes if self.soft_labels else 0
         # Looking up known pictures takes as long for many as for one.
-        size = CHUNK.get(self.device.type, 128) * (8 if isinstance(self._painter, Keeper) else 1)
+        size = CHUNK.get(self._device.type, 128) * (8 if isinstance(self._painter, Keeper) else 1)
         self._sheets = Sheets(self.ipc * self.spec.num_classes, size, self._pixels + opinion)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -102,6 +114,10 @@ class Items(Columns):
         self._passes.pin(epoch)
 
     def __len__(self) -> int:
+        return self._count
+
+    @property
+    def _count(self) -> int:
         return self.ipc * self.spec.num_classes if self._data is None else len(self._data)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
@@ -126,7 +142,7 @@ class Items(Columns):
         epochs = self._draw(chosen)
         if self._is_held(epochs):
             return [self._item(self._picture(place), self._target(place)) for place in chosen]
-        places, when = torch.tensor([chosen, epochs], device="cpu")
+        places, when = torch.tensor([chosen, epochs], dtype=torch.int64, device="cpu")
         pictures = self._pictures(places, when)
         opinions = self._opinions(places, when, pictures) if self.soft_labels else [None] * len(chosen)
         parts = zip(_as_arrays(pictures), chosen, opinions, strict=True)
@@ -145,20 +161,24 @@ class Items(Columns):
         if kind.__getitem__ is not _GETITEM or asker is None:
             raise AttributeError(f"{kind.__name__} is asked item by item here; read(indices) makes a batch of them")
         if isinstance(asker, Subset) and not self.fixed and self._data is None and self._passes.pinned is None:
-            warn_of_reuse(self.generator, self.ipc, self.epoch, len(asker) / len(self))
+            warn_of_reuse(self.generator, self.ipc, self.epoch, len(asker) / self._count)
         return self.read
 
     def _index(self, index: Any) -> int:
         place = operator.index(index)
-        if not -len(self) <= place < len(self):
-            raise IndexError(f"index {place} is out of range: this dataset has {len(self)} pictures")
-        return place % len(self)
+        if not -self._count <= place < self._count:
+            raise IndexError(f"index {place} is out of range: this dataset has {self._count} pictures")
+        return place % self._count
 
     def _draw(self, places: list[int]) -> list[int]:
         """Note that ``places`` are drawn; the epoch of each."""
+        self._looks = 0
         if self._data is not None or self.fixed:
             return [0] * len(places)
         return self._passes.advance(places)
+
+    def _stands_still(self) -> bool:
+        return self.fixed or self._passes.pinned is not None
 
     def _is_held(self, epochs: Sequence[int]) -> bool:
         """Whether items of these epochs are read from memory, and not painted."""
@@ -201,7 +221,7 @@ class Items(Columns):
 
     @torch_defaults(painting=True)
     def _painted(self) -> NDArray[np.uint8]:
-        indices = torch.arange(len(self))
+        indices = torch.arange(self._count)
         return _as_arrays(self._pictures(indices, torch.full_like(indices, self.epoch)))
 
     def _rows(self, places: Tensor, epoch: int) -> NDArray[np.uint8]:
@@ -228,7 +248,7 @@ class Items(Columns):
     @torch_defaults(painting=True)
     def _pictures(self, indices: Tensor, epochs: Tensor) -> Tensor:
         """Pictures of ``indices`` (B,) in ``epochs`` (B,): uint8 (B, C, H, W)."""
-        if self.device.type == "cuda" and get_worker_info() is not None:
+        if self._device.type == "cuda" and get_worker_info() is not None:
             raise RuntimeError(
                 "this dataset makes pictures on 'cuda', and DataLoader's workers cannot: use num_workers=0 "
                 "(or DistilledLoader, which makes whole batches on the GPU), or build it with device='cpu'"

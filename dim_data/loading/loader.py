@@ -166,6 +166,11 @@ class DistilledLoader(DataLoader[tuple[Any, Tensor]]):
             raise ValueError(
                 f"{attr} is not to be changed in a loader: make another, as in DistilledLoader(..., {attr}=)"
             )
+        if attr in ("collate_fn", "target_transform") and "shuffle" in self.__dict__:
+            raise ValueError(
+                f"a loader paints whole batches, which no {attr} sees: map its images by transform=, or put a "
+                "DataLoader around a DistilledDataset"
+            )
         super().__setattr__(attr, val)
 
     @property

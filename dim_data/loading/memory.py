@@ -16,7 +16,7 @@ __all__ = ["SHARE", "SHARED", "common", "free_shared_memory"]
 
 SHARED = Path("/dev/shm")  # where Linux keeps what spawned processes share; small in most containers
 SHARE = 4
-"""Into so many parts is free memory divided, of which what may do without takes one."""
+"""A cache that is not asked for takes at most one part of so many of the free memory."""
 
 
 @torch_defaults(painting=True)

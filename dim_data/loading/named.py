@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class DistilledMNIST(_WithTrain):
 
     _bundled, _tested_on = "mnist", "torchvision.datasets.MNIST(root, train=False)"
 
-    @property
+    @cached_property
     def classes(self) -> list[str]:
         """Class names as torchvision has them, ``"0 - zero"`` and so on."""
         names = {str(digit): f"{digit} - {word}" for digit, word in enumerate(DIGITS)}

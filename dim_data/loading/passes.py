@@ -64,7 +64,7 @@ class Passes:
 
     Each index remembers the epoch of its last draw. The current epoch is the largest of those, and a batch
     with an index that was already drawn in it starts the next one. Where the ranks of a process group share the
-    indices out, so does a batch after as many draws as fall to each: none of them need have been drawn here yet. The
+    indices out, so does a batch past as many draws as fall to each: none of them need have been drawn here yet. The
     memory is shared with worker processes, forked or spawned, which reach the same answer in any order and without a
     lock: a plain integer would stay 0 in persistent workers, each of which holds a copy. A count for each index would
     not do, for ranks that share out the indices anew in each epoch would repeat one another's pictures.
@@ -150,7 +150,7 @@ class Passes:
             epochs = [pinned] * len(where)
         else:
             current = self._latest()
-            current += bool((last[where] >= current).any()) or self._has_had_its_share(current)
+            current += bool((last[where] >= current).any()) or self._would_exceed_its_share(current, len(where))
             seen: Counter[int] = Counter()
             epochs = []
             for index in indices:
@@ -161,13 +161,16 @@ class Passes:
         last[where] = np.maximum(last[where], epochs)  # of an index drawn twice, the last one counts
         return epochs
 
-    def _has_had_its_share(self, epoch: int) -> bool:
-        """Whether this rank has drawn in ``epoch`` as much of it as falls to each rank of a process group."""
+    def _would_exceed_its_share(self, epoch: int, count: int) -> bool:
+        """Whether ``count`` more draws in ``epoch`` are more of it than falls to each rank of a process group.
+
+        So a rank that looked at a picture beforehand, or left the end of an epoch out, moves on with the others.
+        """
         self._count_ranks()
         if self._ranks == 1:
             return False
         last = self._last.numpy()
-        return int((last == epoch).sum()) >= -(-len(last) // self._ranks)
+        return int((last == epoch).sum()) + count > -(-len(last) // self._ranks)
 
     def _count_ranks(self) -> None:
         # A worker that was spawned knows of no group: there the number stays what it was in the main process.

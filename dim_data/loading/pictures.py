@@ -18,6 +18,16 @@ from dim_data.loading.serials import serials_at
 
 __all__ = ["LoaderPictures", "as_dtype"]
 
+NOT_FOLLOWED = (
+    "a loader's batches do not follow dataset.{}: assign loader.transform, which maps a batch of images, or put a "
+    "DataLoader around a DistilledDataset, whose data, targets and transforms are your own"
+)
+
+
+class _Unedited(list[int]):
+    def __setitem__(self, *_: Any) -> None:
+        raise TypeError(NOT_FOLLOWED.format("targets"))
+
 
 class LoaderPictures(Dataset[tuple[Tensor, Tensor]]):
     """The pictures of the epoch that a loader is in, by index: what frameworks read as ``loader.dataset``.
@@ -56,20 +66,25 @@ class LoaderPictures(Dataset[tuple[Tensor, Tensor]]):
         """Shape, class names and normalisation of the images."""
         return self.generator.spec
 
-    @property
+    @cached_property
     def classes(self) -> list[str]:
         """Class names, in label order."""
         return list(self.spec.classes)
 
-    @property
+    @cached_property
     def class_to_idx(self) -> dict[str, int]:
         """Label of each class name."""
-        return {name: label for label, name in enumerate(self.spec.classes)}
+        return {name: label for label, name in enumerate(self.classes)}
 
     @cached_property
     def targets(self) -> list[int]:
-        """Class of each index."""
-        return list(range(self.spec.num_classes)) * self.ipc
+        """Class of each index; batches do not follow it, so it cannot be edited."""
+        return _Unedited(list(range(self.spec.num_classes)) * self.ipc)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("data", "targets", "transform", "target_transform"):
+            raise AttributeError(NOT_FOLLOWED.format(name))
+        super().__setattr__(name, value)
 
     def serials(self, indices: Tensor, epoch: int) -> Tensor:
         """Serials of the pictures at ``indices``, int64 (B,), in ``epoch``: int64 (B,)."""

@@ -572,13 +572,13 @@ WAYS_OUT = (
 
 def test_a_gpu_in_a_worker_raises_and_names_the_ways_out(tiny_noise: Generator) -> None:
     dataset = build(tiny_noise)
-    dataset.device = torch.device("cuda")  # the question comes before any work there
+    dataset._device = torch.device("cuda")  # the question comes before any work there
     raises_in_loader(DataLoader(dataset, num_workers=1), RuntimeError, WAYS_OUT)
 
 
 def test_a_gpu_in_the_main_process_is_welcome(tiny_noise: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = build(tiny_noise)
-    dataset.device = torch.device("cuda")
+    dataset._device = torch.device("cuda")
     dataset[0]
     monkeypatch.setattr(module, "get_worker_info", lambda: SimpleNamespace(id=0, num_workers=1))
     for draw in (lambda: dataset[0], lambda: dataset.read([0, 1])):

@@ -188,3 +188,8 @@ def test_codes_of_unequal_number_are_parted_by_class(tiny_codes: Generator) -> N
     assert torch.equal(few.bank.codes, bank.codes[keep])
     with pytest.raises(ValueError, match="has a bank of them; this one draws noise"):
         make_generator(GeneratorConfig(few.spec, "compact", "noise", {**few.config.options})).keep_rows(keep)
+
+
+def test_a_share_may_be_a_number_of_numpys(tiny_noise: Generator) -> None:
+    train, validation = build(tiny_noise).split(np.float32(0.2))
+    assert (len(train), len(validation)) == (8 * 3, 2 * 3)
