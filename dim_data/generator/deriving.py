@@ -129,6 +129,8 @@ def _teach(generator: Painter, teacher: nn.Module | None) -> None:
 def with_rows(generator: P, rows: Tensor, soft_labels: bool) -> P:
     """See :meth:`Generator.keep_rows <dim_data.generator.Generator.keep_rows>`."""
     bank = generator.bank
+    if len(rows) and not (int(rows.min()) >= 0 and int(rows.max()) < len(bank)):
+        raise IndexError(f"rows must lie in [0, {len(bank)}), got {int(rows.min())} to {int(rows.max())}")
     soft = bank.soft[rows].float() / 255 if soft_labels and generator.config.soft_labels else None
     latents = (bank.unpack(bank.codes[part]) for part in rows.split(PACKED))
     kept = with_codes(generator, latents, bank.labels_of(rows), soft)

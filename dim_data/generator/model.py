@@ -77,7 +77,7 @@ class Generator(Painter):
     def forget_codes(self, rank: int = 128, teacher: nn.Module | None = None) -> Generator:
         """A new generator with the same decoder, driven by noise: the codes of each class become a Gaussian.
 
-        No stored picture remains, only what :func:`~dim_data.format.fit_gaussian` keeps.
+        No stored picture remains, only what :func:`~dim_data.generator.sources.fit_gaussian` keeps.
 
         Args:
             rank: Directions along which correlations are kept, at most; a latent of D numbers has D.
@@ -141,6 +141,7 @@ class Generator(Painter):
             soft_labels: Keep their soft labels too, if there are any.
 
         Raises:
+            IndexError: A place is outside the bank.
             ValueError: There are no codes, or none of a class is kept.
         """
         return with_rows(self, rows, soft_labels)

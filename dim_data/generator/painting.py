@@ -31,7 +31,7 @@ different batch shapes, so the shape is always this one: a sample cannot depend 
 
 
 class Painter(nn.Module):
-    """What :class:`~dim_data.generator.Generator` is when it paints.
+    """The part of a :class:`~dim_data.generator.Generator` that draws latents and decodes them.
 
     Args:
         config: What to build; weights are freshly initialised.
@@ -53,7 +53,7 @@ class Painter(nn.Module):
         architecture, kind = ARCHITECTURES[config.architecture], SOURCES[config.kind]
         options = parse_options(config.architecture, config.options)
         decoder = architecture.decoder(config.spec, options, kind.decoder_input)  # type: ignore[arg-type]
-        # First, as evaluations under way know a generator by its tensors in this order.
+        # First: a checkpoint of an evaluation knows a generator by its tensors in this order.
         self.source = kind(config, decoder.latent_shape)
         self.decoder = decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.soft_labels and not kind.finite:
@@ -95,7 +95,7 @@ class Painter(nn.Module):
         Returns:
             float32 (B, *latent_shape).
         """
-        return self.source.latents(labels, serials, seed)
+        return self.source.latents(_whole(labels, "labels"), _whole(serials, "serials"), seed)
 
     @torch_defaults(painting=True)
     def rows(self, labels: Tensor, serials: Tensor, seed: int = 0) -> Tensor:
@@ -111,7 +111,7 @@ class Painter(nn.Module):
         Raises:
             ValueError: The generator is driven by noise and stores nothing.
         """
-        return self.bank.rows(labels, serials, seed)
+        return self.bank.rows(_whole(labels, "labels"), _whole(serials, "serials"), seed)
 
     @torch_defaults(painting=True)
     def soft_labels(self, labels: Tensor, serials: Tensor, seed: int = 0, pictures: Tensor | None = None) -> Tensor:
@@ -131,11 +131,12 @@ class Painter(nn.Module):
 
         Raises:
             IndexError: A label is outside [0, num_classes).
+            TypeError: Labels or serials are no whole numbers.
             ValueError: The generator stores no soft labels.
         """
         if not self.config.soft_labels:
             raise ValueError("this generator stores no soft labels")
-        self.check_labels(labels)
+        labels, serials = self.check_labels(labels).to(labels.device), _whole(serials, "serials")
         if self.source.finite:
             return self.bank.opinions(self.rows(labels, serials, seed))
         pictures = self.synthesize(labels, serials, seed) if pictures is None else pictures
@@ -171,14 +172,17 @@ class Painter(nn.Module):
 
         Raises:
             IndexError: A label is outside [0, num_classes).
+            TypeError: Labels or serials are no whole numbers.
         """
         labels = self.check_labels(labels)
         return self.paint(self.latents(labels, serials.to(labels.device), seed), labels)
 
     def check_labels(self, labels: Tensor) -> Tensor:
-        """``labels`` on the generator's device; ``IndexError`` if one is outside [0, num_classes)."""
+        """``labels`` as int64 on the generator's device; ``IndexError`` if one is outside [0, num_classes)."""
+        labels = _whole(labels, "labels")
         if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < self.spec.num_classes):
-            raise IndexError(f"labels must lie in [0, {self.spec.num_classes}), got up to {int(labels.max())}")
+            found = f"{int(labels.min())} to {int(labels.max())}"
+            raise IndexError(f"labels must lie in [0, {self.spec.num_classes}), got {found}")
         return labels.to(next(self.decoder.parameters()).device)
 
     def paint(self, latents: Tensor, labels: Tensor) -> Tensor:
@@ -203,18 +207,20 @@ class Painter(nn.Module):
         device, count = inputs[0].device, len(inputs[0])
         chunk = CHUNK.get(device.type, 128)
         inputs = tuple(torch.cat([x, x.new_zeros(-count % chunk or chunk * (not count), *x.shape[1:])]) for x in inputs)
-        training, parts = self.training, list(zip(*(x.split(chunk) for x in inputs), strict=True))
+        parts = list(zip(*(x.split(chunk) for x in inputs), strict=True))
 
         @torch_defaults(painting=True)
         def work(part: tuple[Tensor, ...]) -> Tensor:
             with autocast(device):
                 return function(*part)
 
+        learning = [module for module in self.modules() if module.training]
         self.eval()
         try:
             return torch.cat(side_by_side(work, parts, device))[:count]
         finally:
-            self.train(training)
+            for module in learning:
+                module.training = True
 
     @torch_defaults(painting=True)
     def decode(self, rows: Tensor, batch_size: int = 1024) -> Tensor:
@@ -231,6 +237,13 @@ class Painter(nn.Module):
         rows = rows.to(bank.codes.device)
         parts = rows.split(batch_size)
         return torch.cat([self.paint(bank.unpack(bank.codes[part]), bank.labels_of(part)) for part in parts])
+
+
+def _whole(values: Tensor, what: str) -> Tensor:
+    """As int64, which hashes of them are made of: narrower ones would give other pictures."""
+    if values.dtype == torch.bool or values.is_floating_point() or values.is_complex():
+        raise TypeError(f"{what} must be whole numbers, as int64, got {values.dtype}")
+    return values.long()
 
 
 def _shown(pixels: Tensor) -> Tensor:

@@ -185,7 +185,11 @@ def test_synthesize_ignores_and_keeps_the_training_flag() -> None:
     state = copy.deepcopy(generator.state_dict())
     generator.train().requires_grad_()
     assert torch.equal(generator.synthesize(*order(6)), wanted)
+    assert all(module.training for module in generator.modules())
+    generator.decoder.eval()
+    generator.synthesize(*order(6))
     assert generator.training
+    assert not any(module.training for module in generator.decoder.modules())
     assert all(torch.equal(a, b) for a, b in zip(generator.state_dict().values(), state.values(), strict=True))
 
 
@@ -633,3 +637,35 @@ def test_loading_leaves_torchs_random_state_alone(codes_folder: Path) -> None:
     before = torch.random.get_rng_state()
     Generator.from_pretrained(codes_folder)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_narrow_numbers_give_the_same_pictures(
+    dtype: torch.dtype, tiny_codes: Generator, tiny_noise: Generator
+) -> None:
+    labels, serials = order(6)
+    for generator in (tiny_codes, tiny_noise):
+        wanted = generator.synthesize(labels, serials)
+        assert torch.equal(generator.synthesize(labels.to(dtype), serials.to(dtype)), wanted)
+        assert torch.equal(generator.latents(labels.to(dtype), serials.to(dtype)), generator.latents(labels, serials))
+    assert torch.equal(tiny_codes.rows(labels.to(dtype), serials.to(dtype)), tiny_codes.rows(labels, serials))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
+def test_labels_that_are_no_whole_numbers_are_refused(dtype: torch.dtype, tiny_codes: Generator) -> None:
+    labels, serials = order(6)
+    with pytest.raises(TypeError, match=rf"labels must be whole numbers, as int64, got {dtype}"):
+        tiny_codes.synthesize(labels.to(dtype), serials)
+    with pytest.raises(TypeError, match=rf"serials must be whole numbers, as int64, got {dtype}"):
+        tiny_codes.latents(labels, serials.to(dtype))
+
+
+def test_rows_past_the_bank_are_refused(tiny_codes: Generator) -> None:
+    count = len(tiny_codes.bank)
+    with pytest.raises(IndexError, match=rf"rows must lie in \[0, {count}\), got -1 to {count - 1}"):
+        tiny_codes.keep_rows(torch.tensor([*range(count), -1]))
+
+
+def test_labels_past_the_classes_are_named(tiny_codes: Generator) -> None:
+    with pytest.raises(IndexError, match=r"labels must lie in \[0, 3\), got -1 to 2"):
+        tiny_codes.synthesize(torch.tensor([-1, 2]), torch.zeros(2, dtype=torch.int64))
