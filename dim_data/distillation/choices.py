@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dim_data.distillation.checks import check_int, check_names, check_number, is_int
 from dim_data.images import AUGMENTATIONS
-from dim_data.networks import CLASSIFIERS, PriorConfig
+from dim_data.networks import CLASSIFIERS, PriorConfig, check_int, check_names, check_number, is_int
 
 __all__ = [
     "AdversarialConfig",
@@ -129,11 +128,13 @@ class MatchingConfig:
 
 @dataclass(frozen=True)
 class SelectionConfig:
-    """How the checkpoint that is kept is chosen: by what a ConvNet-3 learns of it, on held-out images.
+    """How the checkpoint that is kept is chosen: by what a classifier learns of it, on held-out images.
+
+    The classifier is the ConvNet of the images' size, :func:`~dim_data.networks.usual_convnet`.
 
     Args:
         checkpoints: How many of the matching stage compete, the last one included; 0 takes the last.
-        images: Images shown to the ConvNet-3 that scores one.
+        images: Images shown to the classifier that scores one.
 
     Raises:
         ValueError: A field is out of range.

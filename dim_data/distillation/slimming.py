@@ -14,13 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dim_data.distillation.checks import check_int, check_number
 from dim_data.distillation.loops import Ema, StageStep, in_sittings
 from dim_data.distillation.matching import feature_distance, seen_errors
 from dim_data.distillation.reconstruction import MOMENTUM
 from dim_data.generator import Generator
 from dim_data.images import digest, in_steps, torch_defaults
-from dim_data.networks import GlobalRng, Muon, autocast, compiled, resolve_device
+from dim_data.networks import GlobalRng, Muon, autocast, check_int, check_number, compiled, resolve_device
 from dim_data.protocol import LoopState, Sittings
 
 __all__ = ["SLIM_STEPS", "slim_decoder"]

@@ -4,8 +4,9 @@
 * ``classifiers``: those that are trained on pictures, by name in :data:`CLASSIFIERS`. ``building``: one's own.
 * ``priors``: from class to latents, number by number; ``sampling``: drawing from them.
 * ``muon``: an optimizer. ``compute``: number formats, devices, compilation. ``rng``: torch's global random numbers.
-* ``bounds``: of what a config may ask for. ``versions``: whether weights have changed. ``threads``: sharing out work.
-  ``handing``: to processes that are spawned.
+* ``checks``: of one field or argument. ``bounds``: how large each option of a config may be.
+* ``versions``: whether weights have changed. ``threads``: sharing out work. ``handing``: tensors that spawned processes
+  share.
 * ``ranks``: several processes at one work; ``meeting``: how they keep step, ``joining``: how they come to be several,
   ``norms``: a batch that they share. ``notes``: what they tell each other without waiting.
 
@@ -15,6 +16,7 @@ Networks are chosen by name, never by code from a repository. Imports ``images``
 from __future__ import annotations
 
 from dim_data.networks.building import build_classifier, check_classifier, classifier_builder, logits_of
+from dim_data.networks.checks import check_choice, check_int, check_names, check_number, is_int
 from dim_data.networks.classifiers import CLASSIFIERS, ConvNet, usual_convnet
 from dim_data.networks.compute import autocast, compiled, fast_dtype, in_float32, resolve_device
 from dim_data.networks.decoders import ARCHITECTURES, DoublingConv, ResidualBlock, parse_options, reached_sizes
@@ -49,7 +51,11 @@ __all__ = [
     "TokenPrior",
     "autocast",
     "build_classifier",
+    "check_choice",
     "check_classifier",
+    "check_int",
+    "check_names",
+    "check_number",
     "classifier_builder",
     "compare_notes",
     "compiled",
@@ -59,6 +65,7 @@ __all__ = [
     "in_float32",
     "in_one_piece",
     "is_first",
+    "is_int",
     "is_spawning",
     "joined",
     "logits_of",

@@ -26,6 +26,7 @@ from dim_data.networks import (
     RankError,
     Ranks,
     build_classifier,
+    check_int,
     classifier_builder,
     own_device,
     usual_convnet,
@@ -151,9 +152,8 @@ def evaluate(
             other classes or is not built afresh.
         TypeError: The classifier is a module already, takes no spec, or gives something else than logits.
     """
-    for name, value in (("ipc", ipc), ("epochs", epochs)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be a positive int, got {value!r}")
+    check_int("ipc", ipc, 1)
+    check_int("epochs", epochs, 1)
     if classifier is not None:
         classifier_builder(classifier)  # before anything is read
     if not seeds:
@@ -171,7 +171,7 @@ def evaluate(
     fetch = image_source(train, shown * len(seeds), chosen.soft_labels, ipc, refresh)
     called = classifier if isinstance(classifier, str) else getattr(classifier, "__name__", "")
     identity = {"classifier": called, "recipe": chosen, "ipc": ipc, "epochs": epochs, "seeds": tuple(seeds)}
-    identity |= {"refresh": refresh} if refresh != 1 else {}
+    identity["refresh"] = refresh
     sittings = Sittings(checkpoint, {"train": train, "test": test, **identity}, checkpoint_seconds, ranks.rank)
     errand = Errand(ranks, "evaluate", sittings.identity if ranks.size > 1 else {})
     if errand.other is not None:

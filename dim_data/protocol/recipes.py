@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from dim_data.images import ImageSpec, permitted
-from dim_data.networks import Muon
+from dim_data.images import AUGMENTATIONS, ImageSpec, permitted
+from dim_data.networks import Muon, check_choice, check_int, check_names, check_number
 
 __all__ = ["RECIPES", "Recipe", "make_optimizer", "recipe_for"]
 
@@ -33,7 +33,7 @@ class Recipe:
             class.
 
     Raises:
-        ValueError: ``soft_labels`` is outside [0, 1].
+        ValueError: A field is out of range, or names something unknown.
     """
 
     name: str
@@ -48,6 +48,13 @@ class Recipe:
     soft_labels: float = 0
 
     def __post_init__(self) -> None:
+        check_int("Recipe.batch_size", self.batch_size, 1)
+        check_number("Recipe.lr", self.lr, "(0, inf)")
+        check_number("Recipe.momentum", self.momentum, "[0, 1)")
+        check_number("Recipe.weight_decay", self.weight_decay, "[0, inf)")
+        check_names("Recipe.augmentation", self.augmentation, AUGMENTATIONS)
+        check_choice("Recipe.schedule", self.schedule, ("constant", "one-cycle"))
+        check_choice("Recipe.optimizer", self.optimizer, ("sgd", "muon"))
         if not 0 <= self.soft_labels <= 1:
             raise ValueError(f"Recipe.soft_labels must be a share in [0, 1], got {self.soft_labels!r}")
 
@@ -72,19 +79,26 @@ them; ``muon_crop_mixed`` learns half of these and half of the classes, for trai
 
 
 def recipe_for(recipe: str | Recipe, spec: ImageSpec, ipc: int) -> Recipe:
-    """The recipe for one budget: smaller steps of SGD at one image per class, save in ``paper``; nobody mirrors digits.
+    """The recipe for one image set and budget.
+
+    ``tuned`` and ``soft`` take smaller steps at one image per class. No recipe mirrors images of which a mirrored one
+    is of another class, such as digits.
+
+    Args:
+        recipe: A name in :data:`RECIPES`, or a recipe: one of them is the same as its name.
+        spec: The images.
+        ipc: Images per class in each epoch.
 
     Raises:
         ValueError: The name is unknown.
     """
-    if isinstance(recipe, Recipe):
-        return recipe
-    if recipe not in RECIPES:
+    if isinstance(recipe, str) and recipe not in RECIPES:
         raise ValueError(f"unknown recipe {recipe!r}: choose from {sorted(RECIPES)}")
-    chosen = RECIPES[recipe]
-    if recipe in ("tuned", "soft") and ipc == 1:
+    chosen = RECIPES[recipe] if isinstance(recipe, str) else recipe
+    if chosen in (RECIPES["tuned"], RECIPES["soft"]) and ipc == 1:
         chosen = replace(chosen, batch_size=10, lr=0.01)
-    return replace(chosen, augmentation=permitted(chosen.augmentation, spec))
+    augmentation = permitted(chosen.augmentation, spec)
+    return chosen if augmentation == chosen.augmentation else replace(chosen, augmentation=augmentation)
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import re
 import time
-import warnings
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ import torch
 
 from dim_data.format import check_writable, write_atomically
 from dim_data.generator import Generator
-from dim_data.images import ImageSpec, LabelledImages, digest, torch_defaults
+from dim_data.images import ImageSpec, LabelledImages, digest, torch_defaults, warn_caller
 from dim_data.protocol.states import LoopState, StoppedError, differences
 
 __all__ = ["Sittings", "seconds_kept"]
@@ -74,7 +73,7 @@ class Sittings:
         return [(self.first, 0)] * self.first.exists() + sorted(found, key=lambda one: one[1])
 
     def left(self, ranks: int) -> list[int]:
-        """Places of the seeds that are to be trained, those first that this rank had begun, and those last that others.
+        """Places of the seeds that are to be trained: this rank's own unfinished ones first, other ranks' last.
 
         Args:
             ranks: How many there are now.
@@ -129,7 +128,7 @@ class Sittings:
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:  # the result is worth more
-                warnings.warn(f"{path} is not needed any more, and could not be removed: {error}", stacklevel=3)
+                warn_caller(f"{path} is not needed any more, and could not be removed: {error}")
 
     def _save(self, path: Path, state: LoopState | None) -> None:
         accuracies = [self.accuracies.get(place) for place in range(self._seeds)]
@@ -146,12 +145,12 @@ class Sittings:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
             found, known, state = content["identity"], content["accuracies"], content["state"]
-            place = content.get("place", len(known))
+            place = content["place"]
             self.before = max(self.before, content["seconds"])
             self.accuracies |= {at: value for at, value in enumerate(known) if value is not None}
             if state is not None and state["step"] >= self._restored.get(place, state)["step"]:
                 self._restored[place], self._whose[place] = state, owner
-            differing = differences({name: found[name] for name in self.identity}, self.identity)
+            differing = differences(found, self.identity)
         except Exception as error:  # a damaged file makes torch raise a dozen kinds
             raise _unreadable(path, error) from error
         if differing:

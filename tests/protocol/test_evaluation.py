@@ -94,6 +94,36 @@ def test_a_recipe_of_ones_own_is_kept() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize("ipc", [1, 10])
+def test_a_recipe_is_the_same_as_its_name(name: str, ipc: int) -> None:
+    for spec in KNOWN_SPECS.values():
+        assert recipe_for(RECIPES[name], spec, ipc) == recipe_for(name, spec, ipc)
+
+
+def test_digits_are_not_mirrored_by_a_recipe_of_ones_own() -> None:
+    mine = replace(RECIPES["muon_crop"], name="mine", lr=0.1)
+    assert recipe_for(mine, KNOWN_SPECS["mnist"], 1) == replace(mine, augmentation=("crop",))
+    assert recipe_for(mine, KNOWN_SPECS["cifar10"], 1) is mine
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"schedule": "one_cycle"}, "Recipe.schedule must be 'constant' or 'one-cycle', got 'one_cycle'"),
+        ({"optimizer": "Muon"}, "Recipe.optimizer must be 'sgd' or 'muon', got 'Muon'"),
+        ({"augmentation": ("flips",)}, "Recipe.augmentation has an unknown name 'flips': choose from "),
+        ({"batch_size": 0}, "Recipe.batch_size must be a positive int, got 0"),
+        ({"lr": 0}, r"Recipe.lr must be a number in \(0, inf\), got 0"),
+        ({"momentum": 1}, r"Recipe.momentum must be a number in \[0, 1\), got 1"),
+        ({"weight_decay": -1}, r"Recipe.weight_decay must be a number in \[0, inf\), got -1"),
+    ],
+)
+def test_a_recipe_that_says_what_nobody_does_is_refused(change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        replace(RECIPES["tuned"], **change)
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
 def test_the_optimiser_follows_the_recipe(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rates, groups = [], []
     recipe = recipe_for(name, make_spec(1, 28), 10)

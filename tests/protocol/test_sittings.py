@@ -136,6 +136,19 @@ def test_generators_are_told_apart_by_their_weights(tiny_codes: Generator, tmp_p
         evaluate(fewer, TEST, **SETTINGS, checkpoint=path)
 
 
+@pytest.mark.parametrize(("before", "after"), [(0.5, 1), (1, 0.5), (0.5, 0.25)])
+def test_evaluations_are_told_apart_by_how_much_is_new(
+    tiny_prior: Generator, before: float, after: float, tmp_path: Path
+) -> None:
+    path = tmp_path / "kept.pt"
+    with pytest.raises(KilledError):
+        evaluate(
+            tiny_prior, TEST, **SETTINGS, refresh=before, checkpoint=path, checkpoint_seconds=0, on_step=killer([], 2)
+        )
+    with pytest.raises(ValueError, match=rf"differs in refresh \({before} there, {after} here\)"):
+        evaluate(tiny_prior, TEST, **SETTINGS, refresh=after, checkpoint=path)
+
+
 def test_classifiers_of_one_name_are_told_apart_by_their_weights(kept: Path) -> None:
     def other(spec: ImageSpec) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(spec.channels * spec.size**2, spec.num_classes))

@@ -1,11 +1,11 @@
-"""Checks of one field of a configuration each; what they raise names the field as ``--set`` does."""
+"""Checks of one field of a configuration each, or of one argument; what they raise names it."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Any
 
-__all__ = ["check_int", "check_names", "check_number", "is_int"]
+__all__ = ["check_choice", "check_int", "check_names", "check_number", "is_int"]
 
 
 def is_int(value: Any, low: int) -> bool:
@@ -35,3 +35,9 @@ def check_names(name: str, values: Any, known: Collection[str]) -> None:
     for value in values:
         if value not in known:
             raise ValueError(f"{name} has an unknown name {value!r}: choose from {sorted(known)}")
+
+
+def check_choice(name: str, value: Any, known: Collection[str]) -> None:
+    """Raise ``ValueError`` unless ``value`` is one of ``known``."""
+    if value not in known:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, got {value!r}")
