@@ -1,7 +1,7 @@
 """Making a generator from real images; all that is thrown away afterwards.
 
 * ``stages``: :func:`distill`, the stages in order. Begin here.
-* ``choices``: each stage's configuration. ``presets``: all of them, and named sets. ``checks``: what they refuse.
+* ``choices``: each stage's configuration. ``presets``: all of them, and named sets.
 * ``fitting``: what of a preset goes with the size and the number of the images.
 * First ``reconstruction`` or ``adversarial``, then ``matching`` under the classifiers of ``pool``, then ``refining``.
 * ``lessons``: what a prior learns, from which codes are drawn for ever. ``likelihood``: its loop. ``clusters``: parts

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
-from dim_data.distillation.checks import check_int, check_names, check_number
 from dim_data.distillation.choices import (
     AdversarialConfig,
     LabelsConfig,
@@ -18,6 +17,7 @@ from dim_data.distillation.choices import (
     SelectionConfig,
 )
 from dim_data.images import AUGMENTATIONS
+from dim_data.networks import check_choice, check_int, check_names, check_number, parse_options
 
 __all__ = ["PRESETS", "DistillConfig"]
 
@@ -38,17 +38,18 @@ class DistillConfig:
         ema: Decay of the averaged weights, which are what is kept.
         holdout: Share of the training set held out to choose the checkpoint.
         seed: Of everything random.
-        pool: Of the classifiers.
-        reconstruction: Of the first stage, if it is that one.
-        adversarial: Of the first stage, if it is that one.
-        matching: Of the second stage.
-        selection: Of the checkpoint that is kept.
-        labels: Of what is stored beside the codes.
-        refining: Of the last stage, if codes are stored.
-        prior: Of the stage after matching, if noise drives a decoder of codes.
+        pool: How the pool of classifiers is trained.
+        reconstruction: The first stage, if it is that one.
+        adversarial: The first stage, if it is that one.
+        matching: The second stage.
+        selection: How the checkpoint that is kept is chosen.
+        labels: What is stored beside the codes.
+        refining: The last stage, if codes are stored.
+        prior: The stage after matching, if noise drives a decoder of codes.
 
     Raises:
         ValueError: A field is out of range, names something unknown, or is set and would not be read.
+        TypeError: ``options`` is no mapping, or one of them is not an int.
     """
 
     architecture: str = "compact"
@@ -74,10 +75,11 @@ class DistillConfig:
         for stage, kind in STAGES.items():
             if not isinstance(getattr(self, stage), kind):
                 raise ValueError(f"{stage} must be a {kind.__name__}, got {getattr(self, stage)!r}")
-        if self.first not in ("adversarial", "reconstruction"):
-            raise ValueError(f"first must be 'adversarial' or 'reconstruction', got {self.first!r}")
-        if self.source not in ("noise", "codes"):
-            raise ValueError(f"source must be 'noise' or 'codes', got {self.source!r}")
+        if not isinstance(self.options, Mapping):
+            raise TypeError(f"options must be a mapping, got {self.options!r}")
+        parse_options(self.architecture, self.options)
+        check_choice("first", self.first, ("adversarial", "reconstruction"))
+        check_choice("source", self.source, ("noise", "codes"))
         if self.first == "reconstruction" and self.architecture == "dim":
             raise ValueError("architecture 'dim' is trained by first='adversarial'; reconstruction needs 'compact'")
         if self.first == "adversarial" and self.source == "codes":

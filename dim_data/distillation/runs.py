@@ -97,7 +97,7 @@ class Run:
 
     def forget(self) -> None:
         """Shrink the checkpoint of a run that is finished."""
-        self.states = {}
+        self.states, self.best = {}, None
         with contextlib.suppress(OSError):
             self.save()
 
@@ -120,7 +120,7 @@ class Run:
             content = torch.load(path, map_location="cpu", weights_only=True)
             self.done, self.restored = content["done"], content["states"]
             self.best, self.scores, self.seconds = content["best"], content["scores"], content["seconds"]
-            self.waiting = content.get("waiting", [])
+            self.waiting = content["waiting"]
             logged: int = content["logged"]
         except Exception as error:  # a damaged file makes torch raise a dozen kinds
             raise self._unreadable(error) from error
@@ -161,7 +161,7 @@ class Run:
                 on_step(record)
             if reason := self._stops(should_stop):
                 self.save()
-                self.ranks.wait()  # whoever ends first may end the others
+                self.ranks.barrier()  # whoever ends first may end the others
                 raise StoppedError(
                     f"{reason} in stage {record.stage!r}, step {record.step} of {record.steps}; saved in {self.out}: "
                     f"the same call resumes it"
@@ -191,8 +191,10 @@ class Run:
         try:
             yield
         except OSError as error:
+            kept = (self.out / CHECKPOINT).exists()
             raise OSError(
-                f"could not write {self.out / name}: {error.__cause__ or error}. The checkpoint before it is intact: "
+                f"could not write {self.out / name}: {error.__cause__ or error}. "
+                f"{'The checkpoint before it is intact' if kept else 'No checkpoint had been written before'}: "
                 f"free some space and run the same call again"
             ) from error
 

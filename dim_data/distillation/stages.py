@@ -33,7 +33,15 @@ from dim_data.distillation.runs import Run
 from dim_data.distillation.sharing import check_batches, check_same
 from dim_data.format import BEFORE, RESULT, RUN, GeneratorConfig, check_writable
 from dim_data.generator import Generator
-from dim_data.images import ImageSpec, LabelledImages, load_real, permitted, torch_defaults
+from dim_data.images import (
+    CUT_FROM_PHOTOS,
+    KNOWN_SPECS,
+    ImageSpec,
+    LabelledImages,
+    load_real,
+    permitted,
+    torch_defaults,
+)
 from dim_data.networks import GlobalRng, Ranks, own_device, reached_sizes
 
 __all__ = ["distill"]
@@ -94,7 +102,8 @@ def distill(
         RankError: Another rank failed, or is gone.
         FileExistsError: ``out`` holds something else, or another process is at work in it.
         OSError: ``out`` cannot be written to, or no longer: the last checkpoint is intact.
-        ValueError: The data or the configuration cannot be used, or is not the same on all ranks.
+        ValueError: The data or the configuration cannot be used, or is not the same on all ranks, or ``out`` lies in
+            the folder of images.
     """
     out, ranks = Path(out), Ranks.present()
     with ranks.together():
@@ -104,6 +113,7 @@ def distill(
         config = PRESETS[preset] if isinstance(preset, str) else preset
         place = own_device(device, ranks)
         if ranks.first and not (out / RUN).exists():
+            _check_outside(out, data)
             check_writable(out, folder=True)  # before the data is read
         full = load_real(data, spec, root=root, size=size, columns=columns, sizes=reached_sizes(config.architecture))
         if isinstance(preset, str):
@@ -123,10 +133,12 @@ def distill(
             "spec": {name: value for name, value in full.spec.to_dict().items() if name != "name"},
             "device": place.type,
         }
-        ranks.wait()  # one may have had to decode the images
+        if full.spec.name in CUT_FROM_PHOTOS:  # which decides what is held out
+            identity["photos"] = full.spec.name
+        ranks.barrier()  # one may have had to decode the images
         check_same(ranks, identity, resume=resume, overwrite=overwrite)
         with claimed(out) if ranks.first else nullcontext():
-            finished = ranks.tell(open_run(out, identity, resume, overwrite) if ranks.first else None)[0]
+            finished = ranks.all_gather_object(open_run(out, identity, resume, overwrite) if ranks.first else None)[0]
             if not (out / RUN).is_file():
                 raise FileNotFoundError(f"rank {ranks.rank} does not see {out}: let it lie where all ranks see it")
             if finished:
@@ -146,15 +158,26 @@ def distill(
             return result
 
 
+def _check_outside(out: Path, data: Any) -> None:
+    """Refuse to put a run among the images, as one of which its pictures would be read."""
+    if not isinstance(data, str | Path) or str(data) in KNOWN_SPECS or not Path(data).is_dir():
+        return
+    images, place = Path(data).resolve(), out.resolve()
+    if images == place or images in place.parents:
+        raise ValueError(f"{out} lies in {data}, where it would be read as a class of images: choose another folder")
+
+
 def _check_classes(data: LabelledImages, config: DistillConfig) -> None:
     """Refuse data that would only fail hours later, when codes are stored or a checkpoint is scored."""
     wanted = 2 if config.holdout else 1
     counts = torch.bincount(data.labels.cpu(), minlength=data.spec.num_classes).tolist()
     short = [f"{name!r} ({n})" for name, n in zip(data.spec.classes, counts, strict=True) if n < wanted]
     if short:
+        numbered = data.spec.classes == tuple(map(str, range(data.spec.num_classes))) and 0 in counts
+        hint = ". Labels count from 0: give them as strings where they are names" if numbered else ""
         raise ValueError(
             f"every class needs at least {wanted} image{'s, one to hold out' if wanted > 1 else ''}; "
-            f"too few of {', '.join(short[:5])}"
+            f"too few of {', '.join(short[:5])}{hint}"
         )
     if 0 < config.max_codes < data.spec.num_classes:
         raise ValueError(
@@ -194,6 +217,7 @@ def _stages(
             else train_adversarial(state, train, config.adversarial, **common)
         )
         run.drive(first, on_step, should_stop)
+        run.save()  # before there is anything that only a run with a checkpoint has
         before = make_candidate(*averages(state), kept_images(train, config), config, device, ranks=ranks)
         if ranks.first:
             with run.writing(BEFORE):

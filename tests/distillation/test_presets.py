@@ -103,6 +103,22 @@ def test_unknown_settings_raise(values: Any, sentence: str) -> None:
         DistillConfig.from_dict(values)
 
 
+@pytest.mark.parametrize(
+    ("values", "error", "sentence"),
+    [
+        ({"architecture": "gan"}, ValueError, "unknown architecture 'gan'"),
+        ({"options": {"depth": 3}}, ValueError, r"architecture 'compact' has no option 'depth': choose from \["),
+        ({"options": {"width": 8.0}}, TypeError, "option 'width' .* must be an int, got 8.0"),
+        ({"options": [8]}, TypeError, "options must be a mapping"),
+    ],
+)
+def test_options_of_the_architecture_are_checked_before_anything_is_read(
+    values: Any, error: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(error, match=sentence):
+        DistillConfig.from_dict(values)
+
+
 POSITIVE = ["reconstruction.steps", "reconstruction.batch_size", "adversarial.steps", "adversarial.batch_size"]
 POSITIVE += ["adversarial.discriminator_width", "matching.batch_size", "pool.lifetime", "selection.images"]
 POSITIVE += ["refining.batch_size", "rank"]
