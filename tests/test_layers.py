@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -191,6 +193,25 @@ def test_the_library_imports_its_floors_lazily() -> None:
 def test_distillation_does_not_know_how_its_generators_are_loaded() -> None:
     names = [name for name in FILES if name.startswith("distillation.")]
     assert not [name for name in names for path, _ in own_imports(name) if path.startswith("loading")]
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_what_a_docstring_refers_to_exists(name: str) -> None:
+    text = ast.unparse(TREES[name])
+    for target in re.findall(r":\w+:`(?:[^`<]*<)?~?(dim_data(?:\.\w+)+)>?`", text):
+        parts = target.split(".")
+        module = max(
+            (parts[:length] for length in range(1, len(parts) + 1) if is_module(".".join(parts[:length]))), key=len
+        )
+        found: Any = importlib.import_module(".".join(module))
+        for part in parts[len(module) :]:
+            found = getattr(found, part, None)
+        assert found is not None, target
+
+
+def is_module(name: str) -> bool:
+    path = PACKAGE.parent.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or path.is_dir()
 
 
 @pytest.mark.parametrize("name", TREES)

@@ -68,7 +68,7 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
 
     sub = command(
         "demo",
-        "train ConvNet-3 on a bundled generator and test it on real images",
+        "train a ConvNet on a bundled generator and test it on real images",
         "examples:\n"
         "  dim-data demo                                          # stored codes, CIFAR-10\n"
         "  dim-data demo cifar10_noise                            # pictures from noise\n"

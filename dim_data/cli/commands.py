@@ -24,7 +24,7 @@ from dim_data.format import MAX_BYTES, RESULT, WEIGHTS, check_writable, write_at
 from dim_data.generator import Generator, describe, sample_png, save_grid
 from dim_data.hub import Accuracy, agree, publish, pull, stated_accuracies
 from dim_data.images import KNOWN_SPECS, LabelledImages, bundled_test_sample, load_real
-from dim_data.networks import CLASSIFIERS, is_first, joined, reached_sizes
+from dim_data.networks import CLASSIFIERS, is_first, joined, reached_sizes, usual_convnet
 from dim_data.protocol import RECIPES, evaluate
 
 __all__ = ["main"]
@@ -212,7 +212,8 @@ def _demo(args: argparse.Namespace) -> int:
     generator = Generator.from_pretrained(args.source, device=args.device)
     test = _test_images(generator, args.data_root, args.test, args.size, quiet=False)
     size = describe(generator, generator.folder or Path())["bytes"]
-    say(f"training ConvNet-3 on pictures from a generator of {size / 1e6:.1f} MB; no real image is read")
+    convnet = usual_convnet(generator.spec).replace("convnet", "ConvNet-")
+    say(f"training {convnet} on pictures from a generator of {size / 1e6:.1f} MB; no real image is read")
     with SeedBar() as bar:
         options = {"ipc": 10, "epochs": args.epochs, "seeds": (0,), "device": args.device}
         recipe = "muon_soft" if generator.config.soft_labels else "muon"

@@ -120,7 +120,7 @@ def score_candidates(
     for start in range(0, len(run.waiting), ranks.size):
         turn = run.waiting[start : start + ranks.size]
         found = score(turn[ranks.rank]) if ranks.rank < len(turn) else 0.0
-        ranks.wait()
+        ranks.barrier()
         for one, accuracy in zip(turn, ranks.each("scores", found), strict=False):
             run.scores.append({"step": one["step"], "accuracy": accuracy})
             run.log({"stage": "selection", "step": one["step"], "accuracy": accuracy})
@@ -211,7 +211,7 @@ def _save(run: Run, result: Generator, device: torch.device) -> Generator:
         with run.writing(RESULT):
             result.save_pretrained(folder)
             write_atomically(folder / TRAINING_CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
-    run.ranks.wait()
+    run.ranks.barrier()
     return Generator.from_pretrained(folder, device=device)
 
 

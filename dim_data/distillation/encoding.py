@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dim_data.distillation.loops import Ema, StageStep
 from dim_data.distillation.reconstruction import Encoder
+from dim_data.format import from_numbers
 from dim_data.generator import Generator
 from dim_data.images import ImageRows, in_steps, torch_defaults
 from dim_data.networks import GlobalRng, Muon, autocast, compiled
@@ -54,7 +55,7 @@ def fit_encoder(
             group["lr"] = LR * min(1.0, (state.step + 1) / 100) * (1 - state.step / steps)
         rows = torch.randint(len(codes), (ENCODER_BATCH,), generator=state.rng)
         batch = images[rows.to(images.device)].to(device).float() / 255
-        wanted = codes[rows.to(codes.device)].to(device).float() / (levels - 1) * 2 - 1
+        wanted = from_numbers(codes[rows.to(codes.device)].to(device), levels)
         with autocast(device):
             loss = distance(batch.contiguous(memory_format=torch.channels_last), wanted)
         optimiser.zero_grad(set_to_none=True)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from dim_data.distillation.choices import PriorTrainingConfig
 from dim_data.distillation.clusters import describe_images
 from dim_data.distillation.encoding import ENCODER_BATCH, encoder_parts, fit_encoder
-from dim_data.distillation.lessons import Lesson, image_lesson, to_numbers
+from dim_data.distillation.lessons import Lesson, image_lesson
 from dim_data.distillation.loops import StageStep, in_sittings
+from dim_data.format import to_numbers
 from dim_data.generator import Generator, drawn_rows
 from dim_data.images import LabelledImages, digest, torch_defaults
 from dim_data.networks import in_float32, resolve_device

@@ -15,12 +15,13 @@ from dim_data.distillation.clusters import Sight, cluster_classes, describe_imag
 from dim_data.distillation.likelihood import CodeSet, Encode, fit_conditions, fit_prior, prior_for, prior_parts
 from dim_data.distillation.loops import StageStep
 from dim_data.distillation.reconstruction import encode_images
+from dim_data.format import to_numbers
 from dim_data.generator import Generator
 from dim_data.images import LabelledImages, torch_defaults
 from dim_data.networks import ALONE, GlobalRng, Ranks, TokenPrior
 from dim_data.protocol import LoopState
 
-__all__ = ["Lesson", "image_lesson", "to_numbers"]
+__all__ = ["Lesson", "image_lesson"]
 
 SHIFT = 2
 """Pixels by which an image is shifted before it is encoded, at most."""
@@ -147,11 +148,6 @@ def _typical(sight: Sight, labels: Tensor, some: Tensor, accept: float) -> Tenso
         rows = (some & (labels == label)).nonzero()[:, 0]
         typical[rows] = sure[rows] >= sure[rows].median().clamp(max=accept)
     return typical
-
-
-def to_numbers(latents: Tensor, levels: int) -> Tensor:
-    """Latents in [-1, 1] to the whole numbers they are stored as: uint8 of the same shape."""
-    return ((latents + 1) / 2 * (levels - 1)).round().clamp(0, levels - 1).to(torch.uint8)
 
 
 def _shift(images: Tensor, moves: Tensor) -> Tensor:

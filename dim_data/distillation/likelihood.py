@@ -42,6 +42,8 @@ SIZES = ((40_000, 256, 4, 96, 0.1), (15_000, 192, 6, 96, 0.15), (5_000, 128, 4, 
 """From so many codes on: width, layers, hidden, dropout."""
 PER_CLUSTER = 100
 FEATURES = 64
+LOOKED_AT = 256
+"""Held-out codes in one forward pass."""
 ANCHORS, MOST = 20_480, 512
 """Features of real images that a prior keeps, and of one cluster, at most: 36 bytes each in four bits."""
 
@@ -181,7 +183,6 @@ def fit_prior(
     dropout: float,
     *,
     encode: Encode | None = None,
-    stage: str = "prior",
     device: torch.device,
     ranks: Ranks = ALONE,
 ) -> Iterator[StageStep]:
@@ -196,7 +197,6 @@ def fit_prior(
         config: Of the stage.
         dropout: Share of the channels of each branch that are left out.
         encode: Codes of the images of rows, mirrored or shifted by chance; ``None`` takes those of ``train``.
-        stage: What it is called.
         device: Where to compute.
         ranks: Who shares each batch.
     """
@@ -241,7 +241,7 @@ def fit_prior(
         if state.step % every == 0 or state.step == steps:
             losses["held_out_bits"] = held_out_bits(average.module, held_out, config.blur, device, ranks=ranks)
             best.update(average.module, losses["held_out_bits"])
-        yield StageStep(stage, state.step, steps, losses)
+        yield StageStep("prior", state.step, steps, losses)
 
 
 def _rate(step: int, steps: int) -> float:
@@ -279,7 +279,6 @@ def held_out_bits(
     codes: CodeSet,
     blur: float,
     device: torch.device,
-    batch_size: int = 256,
     ranks: Ranks = ALONE,
 ) -> float:
     """Mean bits of a code, class, cluster and features being told, the last with the same noise each time."""
@@ -291,5 +290,5 @@ def held_out_bits(
             logits = prior(tokens, codes.labels[part], codes.clusters[part], features[part])
         return prior.nats(logits, tokens).double().sum()
 
-    parts = [slice(start, start + batch_size) for start in range(0, len(codes), batch_size)]
+    parts = [slice(start, start + LOOKED_AT) for start in range(0, len(codes), LOOKED_AT)]
     return sum(nats.item() for nats in ranks.map(ask, parts)) / len(codes) / math.log(2)

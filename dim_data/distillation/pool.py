@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from dim_data.distillation.choices import PoolConfig
 from dim_data.distillation.loops import StageStep, draw_batch
@@ -61,11 +61,10 @@ def warm_pool(
     """
     ages, groups = config.ages, state.parts["optimiser"].param_groups
     starts = [0, *itertools.accumulate(ages)]
-    for group, start, age in zip(groups, starts[:-1], ages, strict=True):  # older checkpoints do not say
-        group.setdefault("steps", min(age, max(0, state.step - start)))
     owners = _share_members([age - group["steps"] for group, age in zip(groups, ages, strict=True)], ranks)
     draws = _Draws(state.rng, data, config.augmentation, batch_size, 0 if state.step == 0 else None)
     state.collect = partial(_collect, state, owners, ranks) if ranks.size > 1 else None
+    models = [compiled(member) for member in state.parts["pool"]]  # each is one rank's alone
     while state.step < sum(ages):
         turn = [_next_member(groups, ages, owners, rank) for rank in range(ranks.size)]
         member, loss = turn[ranks.rank], math.nan
@@ -73,7 +72,7 @@ def warm_pool(
             done = groups[member]["steps"]
             draws.move(starts[member] + done)
             rate = PEAK_LR * _one_cycle(done / ages[member])
-            loss = _step(state, member, data, config.augmentation, rate, batch_size, device)
+            loss = _step(state, member, models[member], data, config.augmentation, rate, batch_size, device)
             draws.place += 1
         losses = ranks.each("pool", 0.0 if member is None else loss)
         trained = [(one, loss) for one, loss in zip(turn, losses, strict=True) if one is not None]
@@ -119,7 +118,7 @@ def _collect(state: LoopState, owners: Sequence[int], ranks: Ranks) -> None:
                 if kept.get("momentum_buffer") is None:
                     kept["momentum_buffer"] = torch.zeros_like(parameter)
                 momenta.append(kept["momentum_buffer"])
-        ranks.spread([*member.state_dict().values(), *momenta], owner)
+        ranks.broadcast([*member.state_dict().values(), *momenta], owner)
 
 
 class _Draws:
@@ -161,8 +160,9 @@ def age_member(
 
     Ranks share each batch.
     """
+    model = compiled(state.parts["pool"][member], alone=ranks.size == 1)
     for _ in range(steps):
-        _step(state, member, data, augmentation, AGING_LR, batch_size, device, ranks)
+        _step(state, member, model, data, augmentation, AGING_LR, batch_size, device, ranks)
 
 
 def elders(state: LoopState, ages: Sequence[int]) -> list[nn.Module]:
@@ -184,6 +184,7 @@ def renew_member(state: LoopState, member: int) -> None:
 def _step(
     state: LoopState,
     member: int,
+    model: Callable[[Tensor], Tensor],
     data: LabelledImages,
     augmentation: Sequence[str],
     rate: float,
@@ -191,14 +192,14 @@ def _step(
     device: torch.device,
     ranks: Ranks = ALONE,
 ) -> float:
-    model, optimiser = state.parts["pool"][member], state.parts["optimiser"]
+    optimiser = state.parts["optimiser"]
     images, labels = draw_batch(data, batch_size, state.rng, device, ranks.portion)
     images = data.spec.normalize(augment(images, augmentation, state.rng, ranks.portion))
-    model.train()
+    state.parts["pool"][member].train()
     optimiser.param_groups[member]["lr"] = rate
     optimiser.zero_grad(set_to_none=True)  # SGD leaves the members without gradients alone
     with autocast(device):
-        logits = compiled(model, alone=ranks.size == 1)(images.contiguous(memory_format=torch.channels_last))
+        logits = model(images.contiguous(memory_format=torch.channels_last))
     loss = F.cross_entropy(logits.float(), labels)
     loss.backward()
     (mean,) = ranks.average(optimiser, loss)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dim_data.distillation.choices import RefiningConfig
 from dim_data.distillation.loops import StageStep
+from dim_data.format import from_numbers, to_numbers
 from dim_data.generator import Generator, opinions
 from dim_data.images import ImageSpec, LabelledImages, in_steps, torch_defaults
 from dim_data.networks import ALONE, Ranks, autocast, compiled, in_float32, logits_of, resolve_device
@@ -207,12 +208,12 @@ def _refined(
 ) -> tuple[Tensor, float]:
     """Better latents on the same levels, and the mean loss at the last look."""
     images = images.contiguous(memory_format=torch.channels_last)
-    values = ((latents + 1) / 2 * (levels - 1)).round()
+    values = to_numbers(latents, levels).float()
     average, last = torch.zeros_like(values), math.nan
     with torch.no_grad(), autocast(images.device):
         seen = [see(images) for see, _ in views]
     for look in range(looks):
-        latents = (values / (levels - 1) * 2 - 1).requires_grad_()
+        latents = from_numbers(values, levels).requires_grad_()
         with autocast(images.device):
             loss = views[look % len(views)][1](latents, labels, images, seen[look % len(views)])
         last = loss.mean().item()
@@ -226,4 +227,4 @@ def _refined(
         chosen = ((gain >= least) & (gain > 0)).view_as(values)
         values = torch.where(chosen, moved, values)
         average = average * ~chosen
-    return values / (levels - 1) * 2 - 1, last
+    return from_numbers(values, levels), last

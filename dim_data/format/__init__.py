@@ -24,7 +24,7 @@ from dim_data.format.files import (
     check_writable,
     write_atomically,
 )
-from dim_data.format.latents import pack, packed_width, unpack
+from dim_data.format.latents import from_numbers, pack, packed_width, to_numbers, unpack
 from dim_data.format.reading import read_config, read_json, read_weights
 from dim_data.format.rounding import round_layers, round_table
 from dim_data.format.weights import format_of, kept_weights, packed_weights, unpacked_weights
@@ -43,6 +43,7 @@ __all__ = [
     "check_size",
     "check_writable",
     "format_of",
+    "from_numbers",
     "kept_weights",
     "pack",
     "packed_weights",
@@ -52,6 +53,7 @@ __all__ = [
     "read_weights",
     "round_layers",
     "round_table",
+    "to_numbers",
     "unpack",
     "unpacked_weights",
     "write_atomically",

@@ -5,7 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["pack", "packed_width", "unpack"]
+__all__ = ["from_numbers", "pack", "packed_width", "to_numbers", "unpack"]
+
+
+def to_numbers(latents: Tensor, levels: int) -> Tensor:
+    """Latents in [-1, 1] to the whole numbers below ``levels`` that they are stored as: uint8 of the same shape."""
+    return ((latents + 1) / 2 * (levels - 1)).round().clamp(0, levels - 1).to(torch.uint8)
+
+
+def from_numbers(numbers: Tensor, levels: int) -> Tensor:
+    """Invert :func:`to_numbers`: whole numbers, in any format, to float32 in [-1, 1]."""
+    return numbers.float() / (levels - 1) * 2 - 1
 
 
 def _bits(levels: int) -> int:
@@ -26,7 +36,7 @@ def pack(latents: Tensor, levels: int) -> Tensor:
 
     A number takes 1, 2, 4 or 8 bits, the fewest that hold ``levels``; the first ones lie in the low bits.
     """
-    values = ((latents.flatten(1) + 1) / 2 * (levels - 1)).round().clamp(0, levels - 1).to(torch.uint8)
+    values = to_numbers(latents.flatten(1), levels)
     bits = _bits(levels)
     values = torch.nn.functional.pad(values, (0, -values.shape[1] % (8 // bits))).unflatten(1, (-1, 8 // bits))
     return (values << _shifts(bits, values.device)).sum(2, dtype=torch.uint8)
@@ -36,4 +46,4 @@ def unpack(codes: Tensor, levels: int, size: int) -> Tensor:
     """Invert :func:`pack`: uint8 (B, packed) to float32 (B, size) in [-1, 1]."""
     bits = _bits(levels)
     values = (codes[:, :, None] >> _shifts(bits, codes.device)) & ((1 << bits) - 1)
-    return values.flatten(1)[:, :size].float() / (levels - 1) * 2 - 1
+    return from_numbers(values.flatten(1)[:, :size], levels)

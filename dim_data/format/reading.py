@@ -29,6 +29,7 @@ __all__ = [
 
 MAX_PARAMETERS = 500_000_000
 MAX_HEADER = 1_000_000
+MAX_JSON = 4_000_000
 DTYPES = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
@@ -39,16 +40,16 @@ DTYPES = {
 }
 
 
-def read_json(path: Path, limit: int = 4_000_000) -> Any:
+def read_json(path: Path) -> Any:
     """The JSON in the file ``path``, as RFC 8259 has it: no NaN, and no key twice in one object.
 
     Raises:
-        ValueError: It is longer than ``limit`` bytes, or not such JSON.
+        ValueError: It is longer than :data:`MAX_JSON` bytes, or not such JSON.
     """
     with path.open("rb") as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise ValueError(f"{path} is over {limit // 1_000_000} MB: not a generator config")
+        content = file.read(MAX_JSON + 1)
+    if len(content) > MAX_JSON:
+        raise ValueError(f"{path} is over {MAX_JSON // 1_000_000} MB: not a generator config")
     try:
         return _parse(content)
     except (ValueError, RecursionError) as error:

@@ -14,7 +14,7 @@ from dim_data.networks import DoublingConv
 __all__ = ["round_layers", "round_table"]
 
 PATCHES = 1024
-"""Of a batch's inputs, as many are looked at: a convolution has one at each pixel."""
+"""Input rows that are sampled from each batch, at most: a convolution has one at each pixel."""
 SMALL = 10_000
 """Layers of fewer weights are left alone: the first and the last spoil most, and there is little to save."""
 DAMPING = 0.01

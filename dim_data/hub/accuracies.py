@@ -11,6 +11,9 @@ from dim_data.hub import client
 
 __all__ = ["Accuracy", "Measurement", "agree", "in_percent", "read_accuracies", "state_accuracy"]
 
+FLOOR = 0.01
+"""Means that differ by no more agree, whatever their spread."""
+
 
 class Measurement(Protocol):
     """What a card says of one evaluation; an :class:`~dim_data.protocol.Evaluation` says it."""
@@ -86,13 +89,13 @@ def in_percent(measured: Measurement) -> str:
     return f"{measured.mean:.2%}" + (f" +- {measured.std:.2%}" if len(measured.seeds) > 1 else "")
 
 
-def agree(stated: Measurement, measured: Measurement, *, floor: float = 0.01) -> bool:
-    """Whether two means differ by no more than chance: three standard errors of the difference, or ``floor``.
+def agree(stated: Measurement, measured: Measurement) -> bool:
+    """Whether two means differ by no more than chance: three standard errors of the difference, or :data:`FLOOR`.
 
     Bit-equal accuracies are not to be expected: other hardware rounds otherwise, and training amplifies it.
     """
     variance = sum(one.std**2 / len(one.seeds) for one in (stated, measured))
-    return abs(stated.mean - measured.mean) <= max(floor, 3 * sqrt(variance))
+    return abs(stated.mean - measured.mean) <= max(FLOOR, 3 * sqrt(variance))
 
 
 def state_accuracy(one: Accuracy, dataset_type: str, dataset_name: str) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Meeting:
         finally:
             self._state["work"] = None
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait until all ranks are here, for as long as it takes: collectives lose patience after some minutes."""
         if self.size == 1:
             return
@@ -93,7 +93,7 @@ class Meeting:
             store.add(here, 1)
             while store.add(here, 0) < self.size and not store.check([self._note("failed")]):
                 time.sleep(POLL)
-        self._exchange("wait")
+        self._exchange("barrier")
 
     def _note(self, what: str) -> str:
         return f"{NOTES}/{self._state['work']}/{what}"

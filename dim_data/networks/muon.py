@@ -16,16 +16,15 @@ from dim_data.networks.compute import fast_dtype
 
 __all__ = ["Muon", "orthogonalized"]
 
-QUINTIC = (3.4445, -4.7750, 2.0315)
-"""Of Jordan et al.: five steps bring singular values from [0.01, 1] into about [0.7, 1.2]."""
+QUINTIC, STEPS = (3.4445, -4.7750, 2.0315), 5
+"""Of Jordan et al.: these bring singular values from [0.01, 1] into about [0.7, 1.2]."""
 
 
-def orthogonalized(matrix: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
+def orthogonalized(matrix: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """The nearest matrix with orthonormal rows or columns, roughly: singular values go to about 1.
 
     Args:
         matrix: float (rows, columns), of any scale; zeros stay zeros.
-        steps: Newton-Schulz iterations, of three matrix products each.
         dtype: What these compute in; bfloat16 moves a value of the result by up to about 0.07.
 
     Returns:
@@ -34,7 +33,7 @@ def orthogonalized(matrix: Tensor, steps: int = 5, dtype: torch.dtype = torch.fl
     a, b, c = QUINTIC
     tall = matrix.shape[0] > matrix.shape[1]
     x = ((matrix.T if tall else matrix) / (matrix.norm() + 1e-7)).to(dtype)
-    for _ in range(steps):
+    for _ in range(STEPS):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
     return (x.T if tall else x).to(matrix.dtype)

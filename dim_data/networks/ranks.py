@@ -1,7 +1,7 @@
 """Several processes at one work: which of them this is, and what they tell each other.
 
 A process group is what ``torchrun``, Accelerate and Fabric make; :class:`Ranks` is the default one, or this process
-alone, to whom none of it does anything.
+alone, for which every method gives back what it is given.
 
 Gradients are averaged here, in one piece after the way back, and not by ``DistributedDataParallel``: that knows of no
 gradients of gradients, takes one module's ``forward`` at a time, and leaves all others waiting where one rank fails on
@@ -59,7 +59,7 @@ class Ranks(Meeting):
 
     def each(self, place: str, value: float) -> list[float]:
         """The number that each rank has."""
-        return self.add(place, *(value * (rank == self.rank) for rank in range(self.size)))
+        return self.add(place, *(value if rank == self.rank else 0.0 for rank in range(self.size)))
 
     def chunks(self, count: int, multiple: int) -> list[slice]:
         """``count`` rows in a piece for each rank, or fewer pieces, all but the last multiples of ``multiple``."""
@@ -129,12 +129,12 @@ class Ranks(Meeting):
             yield from (found for found in self.gather(done, device) if found is not None)
 
     @torch.no_grad()
-    def spread(self, tensors: Iterable[Tensor], source: int = 0) -> None:
+    def broadcast(self, tensors: Iterable[Tensor], source: int = 0) -> None:
         """Overwrite ``tensors`` in place by those of the rank ``source``, which are alike."""
         if self.size == 1:
             return
         here = list(tensors)
-        self._exchange("spread")
+        self._exchange("broadcast")
         parts = [x.detach().contiguous().flatten().view(torch.uint8) for x in here]
         flat = torch.cat(parts)
         flat = flat.to(self._sendable(flat.device))
@@ -144,7 +144,7 @@ class Ranks(Meeting):
         for tensor, part in zip(here, flat.split([x.nbytes for x in here]), strict=True):
             tensor.copy_(part.clone().view(tensor.dtype).view_as(tensor))
 
-    def tell(self, facts: Any) -> list[Any]:
+    def all_gather_object(self, facts: Any) -> list[Any]:
         """What each rank says, in JSON's plain values."""
         if self.size == 1:
             return [facts]
@@ -153,7 +153,7 @@ class Ranks(Meeting):
 
     def odd_one(self, facts: Mapping[str, Any]) -> tuple[int, dict[str, Any], dict[str, Any]] | None:
         """The first rank that says something else than most do, what it says, and what they do; ``None``: all agree."""
-        said = self.tell(facts)
+        said = self.all_gather_object(facts)
         usual = max(said, key=lambda one: (said.count(one), -said.index(one)))
         return next(((rank, one, usual) for rank, one in enumerate(said) if one != usual), None)
 

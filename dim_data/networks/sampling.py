@@ -104,13 +104,13 @@ class _Group:
     """Rows that are drawn together, and how far they are.
 
     Args:
-        prior: What draws.
-        weights: Of it.
+        prior: The network that they are drawn from.
+        weights: Its weights, as the sampler multiplies by them.
         labels: int64 (R,).
         clusters: int64 (R,).
         features: float (R, D).
         keys: int64 (R,).
-        noise: Of the keys.
+        noise: Gives the Gumbel noise of a token for each key.
     """
 
     def __init__(

@@ -501,6 +501,7 @@ def test_the_demo_trains_on_a_bundled_generator(
     monkeypatch.delenv("DIM_DATA_ROOT", raising=False)
     assert run("demo", *source, "--epochs", 2, "--device", "cpu") == 0
     captured = capsys.readouterr()
+    assert "training ConvNet-3 on pictures from a generator of " in captured.out
     assert "accuracy on 1000 real test images: " in captured.out
     assert "after 200 synthetic ones" in captured.out
 

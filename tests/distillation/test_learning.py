@@ -30,6 +30,7 @@ from dim_data.distillation import (
 )
 from dim_data.distillation.clusters import Sight, summaries
 from dim_data.distillation.reconstruction import Encoder
+from dim_data.format import to_numbers
 from dim_data.images.rows import ImageRows
 from dim_data.networks import ConvNet
 from dim_data.protocol import evaluate
@@ -303,7 +304,7 @@ def test_all_views_of_images_that_may_be_turned_are_learned(mirror: bool, monkey
         views = [torch.rot90(data.images, turns, (2, 3)) for turns in range(4)]
         views += [torch.rot90(data.images.flip(-1), turns, (2, 3)) for turns in range(4)] * mirror
         latents = reconstruction.encode_images(encoder, torch.cat(views), torch.device("cpu"))
-        wanted = lessons.to_numbers(torch.cat(list(latents)), generator.bank.levels)
+        wanted = to_numbers(torch.cat(list(latents)), generator.bank.levels)
         assert torch.equal(codes.codes[len(data) :], wanted[len(data) :])
         assert torch.equal(codes.codes[: len(data)], own)
         assert torch.equal(codes.labels, data.labels.repeat(8 if mirror else 4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from typing import Any
 
@@ -67,7 +68,7 @@ def meet() -> dict[str, Any]:
     found["gathered"] = [None if x is None else x.tolist() for x in ranks.gather(parts[0] if here else None)]
     found["odd"] = ranks.odd_one({"lr": here}), ranks.odd_one({"lr": 1})
     here_and_there = [torch.full((2, 2), here), torch.tensor(here, dtype=torch.uint8)]
-    ranks.spread(here_and_there, source=1)
+    ranks.broadcast(here_and_there, source=1)
     found["spread"] = [x.tolist() for x in here_and_there]
     found["large"] = ranks.mean(torch.full((1000,), float(here)))[999].item()
 
@@ -84,7 +85,7 @@ def meet() -> dict[str, Any]:
     found["copied"] = torch.equal(copied(images), model(images))
 
     found["error in a sum"] = said_by(lambda: (fail(1, here), ranks.each("sum", 1)))
-    found["error in a wait"] = said_by(lambda: (fail(0, here), ranks.wait()))
+    found["error in a wait"] = said_by(lambda: (fail(0, here), ranks.barrier()))
     found["error at the end"] = said_by(lambda: (time.sleep(0.2 * here), fail(1, here)))
     found["errors on both"] = said_by(lambda: fail(here, here))
     found["out of step"] = said_by(lambda: ranks.each(("one", "another")[here], 1))
@@ -100,18 +101,18 @@ def meet() -> dict[str, Any]:
     found["pieces"], found["results"] = done, [errand.result(piece) in (0, 1) for piece in "abc"]
     notes.PATIENCE = 3.0  # all of it is waited
     found["other"] = Errand(ranks, "counting", {"of": ("goats", "cows")[here]}).other
-    ranks.wait()
+    ranks.barrier()
     notes.PATIENCE = 60.0
     failing = Errand(ranks, "counting", {"of": "bees"})
     if here:
         failing.take("a")
         failing.fail(ValueError("stung"))
-    ranks.wait()
+    ranks.barrier()
     try:
         found["failed"] = failing.take("a") or failing.result("a")
     except RankError as error:
         found["failed"] = str(error)
-    ranks.wait()
+    ranks.barrier()
     if not here:
         notes.PATIENCE = 0.3
         lone = Errand(ranks, "counting", {"of": "cats"})
@@ -181,3 +182,14 @@ def test_alone_nothing_is_sent() -> None:
     with pytest.raises(ValueError, match="here"), ALONE.together():
         raise ValueError("here")
     assert ALONE.bytes_sent == 0
+
+
+def test_a_number_that_is_none_stays_with_its_rank() -> None:
+    class Said(Ranks):
+        def add(self, place: str, *values: float) -> list[float]:
+            return list(values)
+
+    one, other = Said(0, 2).each("place", math.inf), Said(1, 2).each("place", math.nan)
+    assert one == [math.inf, 0.0]
+    assert other[0] == 0.0
+    assert math.isnan(other[1])

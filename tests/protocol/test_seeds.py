@@ -35,14 +35,14 @@ def measure(folder: Path) -> dict[str, Any]:
         evaluate(TRAIN, TEST, **SETTINGS, **options, checkpoint_seconds=0)
     except StoppedError as error:
         found["stopped"] = str(error)
-    ranks.wait()
+    ranks.barrier()
     found["files"] = sorted(file.name for file in folder.iterdir())
-    ranks.wait()
+    ranks.barrier()
     again: list[ClassifierStep] = []
     result = evaluate(TRAIN, TEST, **SETTINGS, checkpoint=path, on_step=again.append)
     found["steps"] = [(step.seed, step.step) for step in [*steps, *again]]
     found["accuracies"] = result.accuracies
-    ranks.wait()
+    ranks.barrier()
     found["left"] = [file.name for file in folder.iterdir()]
 
     notes.PATIENCE = 0.5
@@ -52,13 +52,13 @@ def measure(folder: Path) -> dict[str, Any]:
         found["lone"] = lone.accuracies, sorted(set(alone))
         told = evaluate(TRAIN, TEST, **SETTINGS, alone=True)
         found["told"] = told.accuracies
-    ranks.wait()
+    ranks.barrier()
     notes.PATIENCE = 3.0  # all of it is waited here, and a busy machine may hold one of them up
     try:
         evaluate(TRAIN, TEST, **{**SETTINGS, "ipc": 4 + ranks.rank})
     except ValueError as error:
         found["other"] = str(error)
-    ranks.wait()
+    ranks.barrier()
     notes.PATIENCE = 60.0
 
     store = dist.distributed_c10d._get_default_store()

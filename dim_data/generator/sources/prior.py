@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dim_data.format import GeneratorConfig
+from dim_data.format import GeneratorConfig, from_numbers, to_numbers
 from dim_data.generator.draws import hash_keys, normal, uniform
 from dim_data.generator.sources.base import LatentSource
 from dim_data.networks import PriorConfig, TokenPrior, group_rows, parse_options, sample_codes, version_of
@@ -69,7 +69,7 @@ class LearnedPrior(LatentSource):
             for key in list(drawn)[: max(0, len(drawn) - min(KEPT, KEPT_BYTES // self.size))]:
                 drawn.pop(key, None)
         codes = torch.stack([found[key] for key in keys]) if keys else labels.new_zeros(0, *self.latent_shape)
-        return codes.float() / (self.prior.levels - 1) * 2 - 1
+        return from_numbers(codes, self.prior.levels)
 
     def clusters(self, labels: Tensor, serials: Tensor, seed: int) -> Tensor:
         """The cluster that the code of each picture is drawn from: int64 (B,), as the prior is told.
@@ -132,7 +132,7 @@ class LearnedPrior(LatentSource):
 
     def networks(self, latents: Tensor, labels: Tensor) -> dict[str, tuple[nn.Module, list[tuple[Tensor, ...]]]]:
         """See :meth:`LatentSource.networks`."""
-        tokens = self.prior.tokenise(((latents + 1) / 2 * (self.prior.levels - 1)).round().long())
+        tokens = self.prior.tokenise(to_numbers(latents, self.prior.levels).long())
         clusters = labels * self.prior.config.clusters
         inputs = [tokens, labels, clusters]
         if self.prior.config.features:
