@@ -1,7 +1,7 @@
 """The Hugging Face Hub: pull, push and the model card.
 
 * ``client``: the only importer of huggingface_hub. ``snapshots``: what of a pulled repository may be trusted.
-* ``publishing``: :func:`publish`, a generator's folder as one commit. Begin here.
+* ``publishing``: :func:`publish`, a generator's folder as one commit. Begin here. ``targets``: where it goes.
 * ``card``, ``accuracies``: what the card says, and what it states was measured.
 
 Knows files, not generators: imports ``format`` and the floors below it.

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dim_data.format import CARD, MAX_BYTES, check_size
+from dim_data.format import CARD, MAX_BYTES, check_size, write_atomically
 from dim_data.hub.snapshots import check_snapshot, missing_files
+from dim_data.hub.targets import Target
+from dim_data.images import warn_caller
 
 __all__ = [
-    "Target",
     "is_repo_id",
     "open_target",
     "pull",
@@ -24,6 +25,8 @@ __all__ = [
     "read_results",
     "write_metadata",
 ]
+
+UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def is_repo_id(name: str) -> bool:
@@ -58,22 +61,24 @@ def _quietly() -> Iterator[None]:
 def pull(repo_id: str, *, revision: str | None = None, token: str | bool | None = None) -> tuple[Path, str]:
     """Fetch one commit of a generator into the Hub cache: (folder, commit id).
 
-    What is cached needs no network: a commit is never asked for again, and a branch or tag stays where it was
-    last seen while the Hub does not answer (or ``HF_HUB_OFFLINE`` is set). The Hub is given five seconds to say
-    what it has, or as many as ``HF_HUB_ETAG_TIMEOUT`` says.
+    What is cached needs no network: a commit is never asked for again, and a branch or tag stays where it was last
+    seen whole while the Hub does not say where it is, which a warning tells (unless ``HF_HUB_OFFLINE`` is set). The
+    Hub is given five seconds to say what it has, or as many as ``HF_HUB_ETAG_TIMEOUT`` says.
 
     Raises:
-        FileNotFoundError: The repository, revision or a file does not exist, or cannot be reached.
-        ValueError: ``revision`` is no name, or a file is larger than it may be, or damaged.
+        FileNotFoundError: The repository, revision or a file does not exist, or cannot be reached or kept.
+        ValueError: ``repo_id`` or ``revision`` is no name, or a file is larger than it may be, or damaged.
     """
     from huggingface_hub import HfApi, snapshot_download
 
+    if not is_repo_id(repo_id):
+        raise ValueError(f"a Hub id has the form user/repo, got {repo_id!r}")
     if revision is not None and re.search(r"\.\.|^[/-]|[\s\\\x00-\x1f]|^$", revision):
         raise ValueError(f"revision must be a branch, tag or commit, got {revision!r}")
-    find = partial(snapshot_download, repo_id, revision=revision, allow_patterns=list(MAX_BYTES))
+    find = partial(snapshot_download, repo_id, allow_patterns=list(MAX_BYTES))
     if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
         with suppress(FileNotFoundError):
-            folder = Path(find(local_files_only=True))
+            folder = Path(find(revision=revision, local_files_only=True))
             if not _missing(folder) and (folder / CARD).is_file():
                 check_snapshot(folder)
                 return folder, folder.name
@@ -82,17 +87,30 @@ def pull(repo_id: str, *, revision: str | None = None, token: str | bool | None 
         info = HfApi(token=token).model_info(repo_id, revision=revision, timeout=seconds, files_metadata=True)
     except Exception as error:  # what a failing connection raises differs between versions of the client
         return _find_cached(find, repo_id, revision, error)
+    commit = str(info.sha)
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     if lost := missing_files(sizes):
         raise FileNotFoundError(f"Hub repository {repo_id!r} has no {' and no '.join(lost)}: not a generator")
     for name in MAX_BYTES.keys() & sizes:
         check_size(f"{name} of {repo_id!r}", name, sizes[name])
     try:
-        folder = Path(find(token=token))
+        folder = Path(find(revision=commit, token=token))
+        if _missing(folder):  # the client hands out what there is if the rest does not come
+            raise ConnectionError("the download was cut short")
     except Exception as error:
-        return _find_cached(find, repo_id, revision, error)
+        raise _not_got(repo_id, revision, error) from error
     check_snapshot(folder)
-    return folder, folder.name
+    if revision != commit:
+        _note_branch(folder, revision or "main", commit)
+    return folder, commit
+
+
+def _note_branch(folder: Path, name: str, commit: str) -> None:
+    """Let the cache find a branch or tag at a commit: not before that is whole, as the client itself would."""
+    ref = folder.parents[1] / "refs" / name
+    with suppress(OSError):  # of others, and not to be written
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(ref, lambda path: path.write_text(commit, encoding="utf-8"))
 
 
 def _missing(folder: Path) -> list[str]:
@@ -101,16 +119,27 @@ def _missing(folder: Path) -> list[str]:
 
 def _find_cached(find: Callable[..., str], repo_id: str, revision: str | None, error: Exception) -> tuple[Path, str]:
     """What the cache has for a revision that the Hub could not give, or why there is nothing."""
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
     folder = None
     with suppress(FileNotFoundError, ValueError):
-        folder = Path(find(local_files_only=True))
-    if folder is not None and not _missing(folder):
-        check_snapshot(folder)
-        return folder, folder.name
+        folder = Path(find(revision=revision, local_files_only=True))
+    if folder is None or _missing(folder):
+        raise _not_got(repo_id, revision, error) from error
+    check_snapshot(folder)
+    if not isinstance(error, OfflineModeIsEnabled):
+        warn_caller(
+            f"took {repo_id!r} from the cache, at commit {folder.name}, as the Hub did not say where "
+            f"{revision or 'main'} is now: {_explain(error, revision)}"
+        )
+    return folder, folder.name
+
+
+def _not_got(repo_id: str, revision: str | None, error: Exception) -> FileNotFoundError:
     at = f" at revision {revision!r}" if revision else ""
-    raise FileNotFoundError(
+    return FileNotFoundError(
         f"could not get {repo_id!r}{at} from the Hub, and it is not in the cache: {_explain(error, revision)}"
-    ) from error
+    )
 
 
 def _explain(error: BaseException, revision: str | None) -> str:
@@ -130,12 +159,14 @@ def _explain(error: BaseException, revision: str | None) -> str:
     if isinstance(error, errors.RepositoryNotFoundError) or status in (401, 403):
         return (
             f"the Hub answers {status}: no such repository, or none that your token may use. "
-            f"Check the name; pass token= or run `hf auth login` for a private one"
+            f"Check the name; pass token= or run `hf auth login` for a private one, or where the token has expired"
         )
     if status == 412:
         return "it changed in the meantime. Try again"
     if status is not None:
         return f"the Hub answers {status}: {text}. Try again later"
+    if isinstance(error, OSError) and error.errno in UNWRITTEN:
+        return f"{text}. Make room in the Hub's cache, or let HF_HOME name another folder"
     return (
         f"{type(error).__name__}: {text}. Check the name and the network (HF_ENDPOINT, HF_HUB_ETAG_TIMEOUT), "
         f"or give a local folder"
@@ -143,32 +174,6 @@ def _explain(error: BaseException, revision: str | None) -> str:
 
 
 # Push ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Target:
-    """A repository to push to, as it was when it was opened.
-
-    Attributes:
-        repo_id: Its full name, ``user/repo``.
-        revision: The branch, or ``None`` for the main one.
-        create_pr: Whether to open a pull request instead of changing the branch.
-        token: Hub access token.
-        parent: The commit that the next one must follow.
-        files: Names of the files at ``parent``.
-        card: The text of the card at ``parent``, if there is one; empty if it is larger than a card may be.
-    """
-
-    repo_id: str
-    revision: str | None
-    create_pr: bool
-    token: str | bool | None
-    parent: str
-    files: frozenset[str]
-    card: str | None
-
-    def __repr__(self) -> str:
-        return f"Target({self.repo_id!r}, revision={self.revision!r}, parent={self.parent!r})"
 
 
 def open_target(
