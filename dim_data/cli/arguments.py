@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from dim_data import __version__
+from dim_data.cli.values import minutes, positive, seed
 from dim_data.distillation import PRESETS, SLIM_STEPS
 from dim_data.generator import bundled_names
 from dim_data.images import KNOWN_SPECS
 from dim_data.networks import CLASSIFIERS
-from dim_data.protocol import RECIPES, Evaluation
+from dim_data.protocol import RECIPES
 
-__all__ = ["DEMO_EPOCHS", "build_parser", "read_evaluations"]
+__all__ = ["DEMO_EPOCHS", "build_parser"]
 
 DEMO_EPOCHS = 400
 DTYPES = ("int4", "int8", "float16", "bfloat16", "float32")
@@ -54,14 +53,14 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
         sub.add_argument(
             "--data-root",
             metavar="DIR",
-            default=os.environ.get("DIM_DATA_ROOT"),
+            default=os.environ.get("DIM_DATA_ROOT") or None,
             help="where the files of cifar10, mnist, fashion_mnist or svhn are: NAME.npz, or as torchvision keeps "
             "them (default: the environment variable DIM_DATA_ROOT)",
         )
 
     def tested_on(sub: Any) -> None:
-        sub.add_argument("--test", metavar="FILE", help="real test images: an .npz or an image folder")
-        sub.add_argument("--size", type=_positive, metavar="PIXELS", help="resize and crop every test image")
+        sub.add_argument("--test", metavar="PATH", help="real test images: an .npz or an image folder")
+        sub.add_argument("--size", type=positive, metavar="PIXELS", help="resize and crop every test image")
 
     def device(sub: Any) -> None:
         sub.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
@@ -76,7 +75,7 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
     )
     sub.add_argument("source", nargs="?", default="cifar10", help="what to train on (default: %(default)s)")
     sub.add_argument(
-        "--epochs", type=_positive, default=DEMO_EPOCHS, help="of ten pictures a class (default: %(default)s)"
+        "--epochs", type=positive, default=DEMO_EPOCHS, help="of ten pictures a class (default: %(default)s)"
     )
     tested_on(sub)
     data_root(sub)
@@ -101,10 +100,10 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
         metavar="NAME=VALUE",
         help="change a field of DistillConfig, such as matching.steps; run.json has what the others are here",
     )
-    sub.add_argument("--size", type=_positive, metavar="PIXELS", help="resize and crop every image: photos need it")
+    sub.add_argument("--size", type=positive, metavar="PIXELS", help="resize and crop every image: photos need it")
     sub.add_argument("--mirror", action="store_true", help="a mirrored image is of the same class: augment by flips")
-    sub.add_argument("--seed", type=int, help="of everything random (default: the preset's)")
-    sub.add_argument("--max-minutes", type=float, metavar="M", help="stop after so long, resumably")
+    sub.add_argument("--seed", type=seed, help="of everything random (default: the preset's)")
+    sub.add_argument("--max-minutes", type=minutes, metavar="M", help="stop after so long, resumably")
     sub.add_argument("--no-resume", action="store_true", help="refuse to go on with a run that --out holds")
     sub.add_argument("--overwrite", action="store_true", help="begin anew in a folder that holds a run")
     sub.add_argument("--json", action="store_true", help="describe the result as JSON")
@@ -130,9 +129,9 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
         help="(default: convnet3; above 32 pixels convnet4, above 64 convnet5)",
     )
     sub.add_argument("--recipe", choices=sorted(RECIPES), help="(default: tuned)")
-    sub.add_argument("--ipc", type=_positive, help="images per class in an epoch (default: 10)")
-    sub.add_argument("--epochs", type=_positive, help="(default: 1000)")
-    sub.add_argument("--seeds", type=int, nargs="+", help="one training each (default: 0 1 2)")
+    sub.add_argument("--ipc", type=positive, help="images per class in an epoch (default: 10)")
+    sub.add_argument("--epochs", type=positive, help="(default: 1000)")
+    sub.add_argument("--seeds", type=seed, nargs="+", help="one training each (default: 0 1 2)")
     sub.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="keep what is done there: killed, the same command goes on"
     )
@@ -147,10 +146,10 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
     )
     source(sub)
     sub.add_argument("--out", type=Path, default=Path("preview.png"), metavar="PNG", help="(default: %(default)s)")
-    sub.add_argument("--columns", type=_positive, default=10, help="samples of each class (default: %(default)s)")
-    sub.add_argument("--max-classes", type=_positive, default=10, help="rows at most (default: %(default)s)")
-    sub.add_argument("--scale", type=_positive, help="enlargement (default: 2 up to 32 pixels, else 1)")
-    sub.add_argument("--seed", type=int, default=0, help="chooses the samples (default: %(default)s)")
+    sub.add_argument("--columns", type=positive, default=10, help="samples of each class (default: %(default)s)")
+    sub.add_argument("--max-classes", type=positive, default=10, help="rows at most (default: %(default)s)")
+    sub.add_argument("--scale", type=positive, help="enlargement (default: 2 up to 32 pixels, else 1)")
+    sub.add_argument("--seed", type=seed, default=0, help="chooses the samples (default: %(default)s)")
 
     sub = command(
         "info",
@@ -177,15 +176,17 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
     source(sub)
     sub.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or empty folder")
     kept = sub.add_mutually_exclusive_group()
-    kept.add_argument("--codes", type=_positive, metavar="N", help="how many codes to keep (default: all)")
+    kept.add_argument("--codes", type=positive, metavar="N", help="how many codes to keep (default: all)")
     kept.add_argument("--noise", action="store_true", help="keep none: let noise drive the decoder")
-    sub.add_argument("--rank", type=_positive, default=128, help="of the Gaussians of --noise (default: %(default)s)")
+    sub.add_argument("--rank", type=positive, help="with --noise: of its Gaussians (default: 128)")
     sub.add_argument(
         "--soft-labels",
         action=argparse.BooleanOptionalAction,
         help="with --noise: train a teacher to keep beside it; --no-soft-labels: leave out those beside codes",
     )
-    sub.add_argument("--epochs", type=_positive, default=1000, help="of the teacher, at ipc 10 (default: %(default)s)")
+    sub.add_argument(
+        "--epochs", type=positive, help="with --soft-labels or --set: of the teacher, at ipc 10 (default: 1000)"
+    )
     sub.add_argument(
         "--set",
         action="append",
@@ -193,14 +194,14 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
         metavar="options.NAME=N",
         help="train a decoder that differs in this option of its architecture",
     )
-    sub.add_argument("--steps", type=_positive, default=SLIM_STEPS, help="of its training (default: %(default)s)")
+    sub.add_argument("--steps", type=positive, help=f"with --set: of that training (default: {SLIM_STEPS})")
     sub.add_argument(
         "--dtype",
         choices=DTYPES,
         default="int8",
         help="of the weights on disk; what lies in 4 bits already stays so under int8 (default: %(default)s)",
     )
-    sub.add_argument("--seed", type=int, default=0, help="chooses the codes, teaches (default: %(default)s)")
+    sub.add_argument("--seed", type=seed, default=0, help="chooses the codes, teaches (default: %(default)s)")
     sub.add_argument("--json", action="store_true", help="describe the result as JSON")
     device(sub)
 
@@ -221,7 +222,8 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
     sub = command(
         "pull",
         "fetch a generator from the Hugging Face Hub into its cache",
-        "example:\n  dim-data pull user/repo --revision v1.0 --out generators/repo",
+        "example:\n  dim-data pull user/repo --revision v1.0 --out generators/repo\n\n"
+        "Private repositories need a token: the one that `hf auth login` saved, or HF_TOKEN.",
     )
     sub.add_argument("repo", help="a Hub id like user/repo")
     sub.add_argument("--revision", help="branch, tag or commit (default: main)")
@@ -252,24 +254,3 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
 def _either() -> str:
     *names, last = sorted(KNOWN_SPECS)
     return f"{', '.join(names)} or {last} with --data-root"
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
-
-
-def read_evaluations(path: Path) -> list[Evaluation]:
-    """What ``dim-data evaluate --json`` printed."""
-    names = [f.name for f in fields(Evaluation)]
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        cells: list[dict[str, Any]] = [
-            {name: tuple(cell[name]) if isinstance(cell[name], list) else cell[name] for name in names}
-            for cell in (found if isinstance(found, list) else [found])
-        ]
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is not what `dim-data evaluate --json` prints: {error!r}") from error
-    return [Evaluation(**cell) for cell in cells]

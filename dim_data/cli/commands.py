@@ -12,18 +12,20 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from dim_data.cli.arguments import build_parser, read_evaluations
+from dim_data.cli.arguments import build_parser
 from dim_data.cli.caching import run_cache
 from dim_data.cli.endings import ended
 from dim_data.cli.progress import ReadBar, SeedBar, StageBars, interruptible
 from dim_data.cli.settings import parse_settings, settings_named
 from dim_data.cli.shrinking import run_shrink
 from dim_data.cli.streams import complain, say, usable_streams, written
+from dim_data.cli.testing import SAMPLE, test_images
+from dim_data.cli.values import read_evaluations
 from dim_data.distillation import PRESETS, distill, fit_to_images
 from dim_data.format import MAX_BYTES, RESULT, WEIGHTS, check_writable, write_atomically
 from dim_data.generator import Generator, describe, sample_png, save_grid
 from dim_data.hub import Accuracy, agree, publish, pull, stated_accuracies
-from dim_data.images import KNOWN_SPECS, LabelledImages, bundled_test_sample, load_real
+from dim_data.images import load_real
 from dim_data.networks import CLASSIFIERS, is_first, joined, reached_sizes, usual_convnet
 from dim_data.protocol import RECIPES, evaluate
 
@@ -91,7 +93,8 @@ def _distill(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     generator = Generator.from_pretrained(args.source, revision=args.revision, device=args.device)
-    test = _test_images(generator, args.data_root, args.test, args.size, args.json)
+    test, tested_on = test_images(generator, args.data_root, args.test, args.size)
+    sample = len(test) if tested_on == SAMPLE else None
     stated: tuple[Accuracy, ...] = ()
     if generator.folder and all(getattr(args, n) is None for n in ("classifier", "recipe", "ipc", "epochs", "seeds")):
         stated = stated_accuracies(generator.folder)
@@ -121,17 +124,17 @@ def _evaluate(args: argparse.Namespace) -> int:
                 should_stop=interrupted,
             )
         facts = {"source": args.source, **asdict(result), "mean": result.mean, "std": result.std}
-        facts["test_images"] = len(test)
+        facts |= {"test_images": len(test), "tested_on": tested_on}
         line = str(result)
         if cell:
-            facts |= {"stated": cell.mean, "agrees": agree(cell, result)}
+            facts |= {"stated": cell.mean, "agrees": agree(cell, result, sample)}
             line += f"; the card states {cell.mean:.2%}: {'agrees' if facts['agrees'] else 'DOES NOT AGREE'}"
         results.append(facts)
         if not args.json:
             say(line)
     if args.json:
         say(json.dumps(results if stated else results[0], indent=2))
-    return int(not all(facts.get("agrees", True) for facts in results))
+    return int(not results or not all(facts.get("agrees", True) for facts in results))
 
 
 def _preview(args: argparse.Namespace) -> int:
@@ -177,6 +180,9 @@ def _pull(args: argparse.Namespace) -> int:
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
         replaced = (args.out / WEIGHTS).is_file()
+        lost = [name for name in MAX_BYTES if (folder / name).is_file() and (args.out / name).exists()]
+        if lost and not replaced:
+            raise FileExistsError(f"{args.out} has {' and '.join(lost)} of something else: choose another --out")
         for name in MAX_BYTES:
             if (folder / name).is_file():
                 write_atomically(args.out / name, partial(shutil.copyfile, folder / name))
@@ -210,7 +216,7 @@ def _push(args: argparse.Namespace) -> int:
 
 def _demo(args: argparse.Namespace) -> int:
     generator = Generator.from_pretrained(args.source, device=args.device)
-    test = _test_images(generator, args.data_root, args.test, args.size, quiet=False)
+    test, _ = test_images(generator, args.data_root, args.test, args.size)
     size = describe(generator, generator.folder or Path())["bytes"]
     convnet = usual_convnet(generator.spec).replace("convnet", "ConvNet-")
     say(f"training {convnet} on pictures from a generator of {size / 1e6:.1f} MB; no real image is read")
@@ -233,29 +239,6 @@ _RUNS = {
     "push": _push,
     "shrink": run_shrink,
 }
-
-
-# What they share -----------------------------------------------------------------------------------------
-
-
-def _test_images(
-    generator: Generator, root: str | None, test: str | None, size: int | None, quiet: bool
-) -> LabelledImages:
-    """The real test images for a generator: ``--test``, else the known set under the root, else the sample."""
-    name = generator.spec.name
-    if test is not None:
-        with ReadBar() as bar:
-            return load_real(test, generator.spec, split="test", root=root, size=size, on_read=bar.advance)
-    if root is not None and name in KNOWN_SPECS:
-        return load_real(name, generator.spec, split="test", root=root, size=size)
-    if name == "cifar10":
-        if not quiet:
-            complain("testing on the bundled 1000 real images; --data-root DIR tests on all 10000")
-        return bundled_test_sample()
-    raise FileNotFoundError(
-        f"real test images are needed: --test FILE (an .npz or an image folder)"
-        f"{f', or --data-root DIR with the files of {name}' if name in KNOWN_SPECS else ''}"
-    )
 
 
 if __name__ == "__main__":

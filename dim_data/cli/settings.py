@@ -46,6 +46,9 @@ def settings_named(pairs: Sequence[str]) -> set[str]:
 
 
 def _value(text: str) -> Any:
+    python = {"True": True, "False": False, "None": None}
+    if text in python:
+        return python[text]
     try:
         return json.loads(text)
     except json.JSONDecodeError:

@@ -15,7 +15,7 @@ import torch
 from dim_data.cli.progress import SeedBar, StageBars, interruptible
 from dim_data.cli.settings import parse_options
 from dim_data.cli.streams import say
-from dim_data.distillation import slim_decoder
+from dim_data.distillation import SLIM_STEPS, slim_decoder
 from dim_data.format import TRAINING_CONFIG, check_writable, write_atomically
 from dim_data.generator import Generator, describe, read_training
 from dim_data.protocol import seconds_kept, train_teacher
@@ -34,14 +34,20 @@ def run_shrink(args: argparse.Namespace) -> int:
         raise FileExistsError(f"{args.out} is not an empty folder: choose another --out")
     if args.soft_labels and not args.noise:
         raise ValueError("--soft-labels trains a teacher for --noise; codes keep the soft labels they have")
+    for name, read in (("rank", args.noise), ("epochs", args.soft_labels or options), ("steps", options)):
+        if getattr(args, name) is not None and not read:
+            raise ValueError(f"--{name} would not be read: dim-data shrink --help says what it goes with")
+    rank, epochs, steps = args.rank or 128, args.epochs or 1000, args.steps or SLIM_STEPS
     check_writable(args.out, folder=True)
     generator = Generator.from_pretrained(args.source, revision=args.revision, device=args.device)
     training, done = read_training(generator.folder or Path()), list[str]()
-    named = f"train_teacher(epochs={args.epochs}, seed={args.seed})"
+    named = f"train_teacher(epochs={epochs}, seed={args.seed})"
     if options:
         generator.with_decoder(options)  # what cannot be is said before anything is trained
     if args.noise and generator.source.finite:  # and so is a rank that is too high
-        replace(generator.config, source="noise", codes=0, rank=min(args.rank, generator.bank.size))
+        replace(generator.config, source="noise", codes=0, rank=min(rank, generator.bank.size))
+    if not generator.source.finite and (args.codes is not None or args.soft_labels is False):
+        raise ValueError("--codes and --no-soft-labels are for stored codes, and this generator draws noise")
     if not args.noise and (args.codes is not None or args.soft_labels is False):
         count, keep = args.codes or generator.config.codes, args.soft_labels is not False
         generator = generator.keep_codes(count, args.seed, soft_labels=keep)
@@ -49,16 +55,16 @@ def run_shrink(args: argparse.Namespace) -> int:
     teacher = None
     if (generator.source.finite or not args.noise) and (options or args.soft_labels):
         with _sitting(args, SeedBar(), TEACHER) as told:
-            teacher = train_teacher(generator, epochs=args.epochs, **told)
+            teacher = train_teacher(generator, epochs=epochs, **told)
         training["teacher_minutes"] = round(seconds_kept(args.out / TEACHER) / 60, 1)
     if args.noise:
         with _one_thread() if options else nullcontext():
-            generator = generator.forget_codes(args.rank, teacher if args.soft_labels else None)
-        done.append(f"forget_codes(rank={args.rank}{f', teacher={named}' if args.soft_labels else ''})")
+            generator = generator.forget_codes(rank, teacher if args.soft_labels else None)
+        done.append(f"forget_codes(rank={rank}{f', teacher={named}' if args.soft_labels else ''})")
     if options and teacher is not None:
         with _sitting(args, StageBars(), DECODER) as told:
-            generator = slim_decoder(generator, options, [teacher], steps=args.steps, **told)
-        done.append(f"slim_decoder({options}, [{named}], steps={args.steps}, seed={args.seed})")
+            generator = slim_decoder(generator, options, [teacher], steps=steps, **told)
+        done.append(f"slim_decoder({options}, [{named}], steps={steps}, seed={args.seed})")
     generator.save_pretrained(args.out, dtype="int4" if args.dtype == "int4" else getattr(torch, args.dtype))
     if done:
         training["derived"] = ", then ".join(str(step) for step in (training.get("derived"), *done) if step)

@@ -74,6 +74,7 @@ class Accuracy:
             tuple(int(seed) for seed in measured.seeds),
             round(float(measured.mean), 4),
             round(float(measured.std), 4),
+            str(getattr(measured, "tested_on", "")),
         )
 
     def __str__(self) -> str:
@@ -89,12 +90,19 @@ def in_percent(measured: Measurement) -> str:
     return f"{measured.mean:.2%}" + (f" +- {measured.std:.2%}" if len(measured.seeds) > 1 else "")
 
 
-def agree(stated: Measurement, measured: Measurement) -> bool:
+def agree(stated: Measurement, measured: Measurement, sample: int | None = None) -> bool:
     """Whether two means differ by no more than chance: three standard errors of the difference, or :data:`FLOOR`.
 
     Bit-equal accuracies are not to be expected: other hardware rounds otherwise, and training amplifies it.
+
+    Args:
+        stated: What a card says.
+        measured: What was found now.
+        sample: How many images that was tested on, where they are a sample of those that the card's was.
     """
     variance = sum(one.std**2 / len(one.seeds) for one in (stated, measured))
+    if sample:
+        variance += stated.mean * (1 - stated.mean) / sample
     return abs(stated.mean - measured.mean) <= max(FLOOR, 3 * sqrt(variance))
 
 

@@ -18,7 +18,9 @@ from PIL import Image
 
 from dim_data import Generator, __version__
 from dim_data.cli import commands, main, shrinking
+from dim_data.cli.values import read_evaluations
 from dim_data.distillation import candidates
+from dim_data.hub import Accuracy
 
 TINY = ["--set", "options.width=8", "--set", "options.top_width=4", "--set", "options.blocks=1"]
 QUICK = [*TINY, "--set", "reconstruction.steps=4", "--set", "matching.steps=4", "--set", "pool.ages=2"]
@@ -321,6 +323,7 @@ def test_what_cannot_be_done_ends_with_a_sentence(
         ("pool.classifiers=convnet3,vgg", "pool.classifiers has an unknown name 'vgg'"),
         ("adversarial.steps=7", "adversarial.* is set, and would not be read: first is 'reconstruction'"),
         ("options.depth=3", "architecture 'compact' has no option 'depth'"),
+        ("labels.soft=maybe", "labels.soft must be True or False, got 'maybe'"),
     ],
 )
 def test_bad_settings_end_with_a_sentence(
@@ -341,7 +344,7 @@ def test_evaluating_without_test_images_says_what_is_missing(
 ) -> None:
     monkeypatch.delenv("DIM_DATA_ROOT", raising=False)
     assert run("evaluate", noise_folder) == 1
-    assert "real test images are needed: --test FILE (an .npz or an image folder)" in capsys.readouterr().err
+    assert "real test images are needed: --test PATH (an .npz or an image folder)" in capsys.readouterr().err
 
 
 def test_a_missing_gpu_is_said(noise_folder: Path, npz: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -459,6 +462,12 @@ def test_shrinking_loses_nothing(
         assert sentence in capsys.readouterr().err
     assert run("shrink", noise_folder, "--noise", "--out", tmp_path / "new") == 1
     assert "there are no codes to forget" in capsys.readouterr().err
+    for options in (["--codes", 30], ["--no-soft-labels"]):
+        assert run("shrink", noise_folder, *options, "--out", tmp_path / "new") == 1
+        assert "--codes and --no-soft-labels are for stored codes" in capsys.readouterr().err
+    for options in (["--rank", 3], ["--epochs", 2], ["--steps", 2], ["--rank", 3, "--codes", 30]):
+        assert run("shrink", codes_folder, *options, "--out", tmp_path / "new") == 1
+        assert f"{options[0]} would not be read: dim-data shrink --help says" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 
@@ -486,6 +495,16 @@ def test_a_pulled_copy_holds_nothing_of_another(
     capsys.readouterr()
     assert run("info", out, "--json") == 0
     assert json.loads(capsys.readouterr().out)["training"] == {}
+    theirs = tmp_path / "project"
+    theirs.mkdir()
+    (theirs / "README.md").write_text("# My project")
+    (theirs / "config.json").write_text("{}")
+    assert run("pull", "me/codes", "--out", theirs) == 1
+    assert f"{theirs} has config.json and README.md of something else: choose another --out" in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in theirs.iterdir()} == {
+        "README.md": "# My project",
+        "config.json": "{}",
+    }
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -511,7 +530,7 @@ def test_the_demo_says_what_test_images_it_lacks(
 ) -> None:
     monkeypatch.delenv("DIM_DATA_ROOT", raising=False)
     assert run("demo", "mnist_noise", "--device", "cpu") == 1
-    assert "test images are needed: --test FILE (an .npz or an image folder), or --data-root" in capsys.readouterr().err
+    assert "test images are needed: --test PATH (an .npz or an image folder), or --data-root" in capsys.readouterr().err
 
 
 def test_photos_are_distilled_and_tested_at_a_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -531,3 +550,85 @@ def test_photos_are_distilled_and_tested_at_a_size(tmp_path: Path, capsys: pytes
     assert "but photos images are 32x32; size=32 (--size 32)" in capsys.readouterr().err
     assert run(*evaluation, "--device", "cpu", "--size", 32) == 0
     assert "convnet3, recipe tuned, ipc 1" in capsys.readouterr().out
+
+
+def test_a_picture_is_written_where_a_link_leads(codes_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "real.png").write_bytes(b"old")
+    (tmp_path / "link.png").symlink_to(tmp_path / "real.png")
+    assert run("preview", codes_folder, "--out", tmp_path / "link.png") == 0
+    assert (tmp_path / "link.png").is_symlink()
+    assert (tmp_path / "real.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="needs /dev/stdout")
+def test_a_device_is_no_picture(codes_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("preview", codes_folder, "--out", "/dev/stdout") == 1
+    assert "cannot write to '/dev/stdout': it is a device or a pipe; name a file" in capsys.readouterr().err
+
+
+def test_true_as_python_says_it_is_true(npz: Path, tmp_path: Path) -> None:
+    settings = [*QUICK, "--set", "labels.soft=True"]
+    assert run("distill", npz, "--out", tmp_path / "run", *settings) == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["config"]["labels"]["soft"] is True
+
+
+def test_what_was_tested_on_goes_to_the_card(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIM_DATA_ROOT", "")
+    options = ["--ipc", 1, "--epochs", 2, "--seeds", 0, "--device", "cpu", "--json"]
+    assert run("evaluate", "cifar10_small", *options) == 0
+    captured = capsys.readouterr()
+    assert "testing on the bundled 1000 real images" in captured.err
+    (tmp_path / "result.json").write_text(captured.out)
+    (found,) = read_evaluations(tmp_path / "result.json")
+    assert (
+        found.tested_on == json.loads(captured.out)["tested_on"] == "1,000 of the 10,000 test images, which are bundled"
+    )
+    assert found.tested_on in str(found)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"accuracies": [79.2]}, "accuracies must be shares from 0 to 1, one for each seed"),
+        ({"accuracies": []}, "one for each seed"),
+        ({"accuracies": [0.5, 0.6]}, "one for each seed"),
+        ({"accuracies": 0.5}, "TypeError"),
+    ],
+)
+def test_what_no_evaluation_says_is_not_pushed(change: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    told = {"classifier": "convnet3", "recipe": "tuned", "ipc": 1, "epochs": 2, "seeds": [0], "accuracies": [0.5]}
+    told |= {"images_shown": 20, "seconds": 1.0}
+    (tmp_path / "result.json").write_text(json.dumps(told))
+    assert read_evaluations(tmp_path / "result.json")[0].mean == 0.5
+    (tmp_path / "result.json").write_text(json.dumps({**told, **change}))
+    with pytest.raises(ValueError, match=rf"result.json is not what `dim-data evaluate --json` prints: .*{reason}"):
+        read_evaluations(tmp_path / "result.json")
+
+
+def test_measuring_nothing_that_is_stated_is_no_success(
+    codes_folder: Path, npz: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Accuracy("my_own_net", "tuned", 1, 2, (0,), 0.5, 0.0)
+    monkeypatch.setattr(commands, "stated_accuracies", lambda folder: (other,))
+    assert run("evaluate", codes_folder, "--test", npz, "--size", 32, "--device", "cpu") == 1
+    assert "passed over, no such classifier or recipe here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["preview", "x", "--columns", "abc"], "argument --columns: must be a whole number of at least 1, got abc"),
+        (["preview", "x", "--columns", "0"], "argument --columns: must be a whole number of at least 1, got 0"),
+        (["evaluate", "x", "--seeds", "9" * 20], "argument --seeds: must be a whole number of 64 bits, got 999"),
+        (["distill", "x", "--out", "y", "--max-minutes", "nan"], "argument --max-minutes: must be a number of minutes"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_wrong_usage(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(*arguments)
+    assert ended.value.code == 2
+    assert sentence in capsys.readouterr().err

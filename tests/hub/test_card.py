@@ -232,3 +232,11 @@ def test_means_agree_within_chance(stated: Any, measured: Any, wanted: bool) -> 
     one, two = (Accuracy("c", "r", 1, 1, tuple(range(seeds)), mean, std) for mean, std, seeds in (stated, measured))
     assert agree(one, two) is wanted
     assert agree(two, one) is wanted
+
+
+def test_a_sample_agrees_within_its_own_chance() -> None:
+    stated = Accuracy("convnet3", "tuned", 10, 1000, (0, 1, 2), 0.6, 0.002)
+    found = replace(stated, mean=0.563)
+    assert not agree(stated, found)
+    assert agree(stated, found, sample=1000)  # of which the standard error is 1.5 points
+    assert not agree(stated, replace(stated, mean=0.54), sample=1000)
