@@ -52,6 +52,6 @@ def sample_png(generator: Painter) -> bytes:
 def save_grid(
     generator: Painter, path: Path, *, columns: int = 10, max_classes: int = 10, scale: int | None = None, seed: int = 0
 ) -> None:
-    """Write :func:`sample_grid` to ``path`` as PNG."""
+    """Write :func:`sample_grid` to ``path`` as PNG; of a link, to what it leads to."""
     picture = sample_grid(generator, columns=columns, max_classes=max_classes, scale=scale, seed=seed)
-    write_atomically(path, lambda file: picture.save(file, "png"))
+    write_atomically(path.resolve(), lambda file: picture.save(file, "png"))

@@ -17,7 +17,7 @@ from dim_data.generator.names import resolve
 from dim_data.generator.painting import Painter
 from dim_data.generator.storing import WeightFormat, load, save
 from dim_data.hub import Measurement, publish
-from dim_data.images import torch_defaults
+from dim_data.images import torch_defaults, warn_caller
 from dim_data.networks import TokenPrior, resolve_device
 
 __all__ = ["Generator"]
@@ -231,12 +231,17 @@ class Generator(Painter):
         so and ``training_config`` does not.
 
         Returns:
-            The commit's address, or the pull request's.
+            The commit's address, or the pull request's. A README.md there that was edited by hand stays, and a warning
+            says so.
+
+        Raises:
+            OSError: The Hub refuses or cannot be reached.
+            ValueError: An argument is not what it should be.
         """
         if training_config is None and self.folder is not None and self.folder.is_dir():
             training_config = self.folder
         with tempfile.TemporaryDirectory() as folder:
-            return publish(
+            done = publish(
                 self.save_pretrained(folder, dtype=dtype),
                 repo_id,
                 picture=sample_png(self),
@@ -249,4 +254,10 @@ class Generator(Painter):
                 license=license,
                 overwrite_card=overwrite_card,
                 training_config=training_config,
-            ).url
+            )
+        if done.kept_card:
+            warn_caller(
+                f"the README.md of {done.repo_id} was edited by hand and stays, without what is given here for a card: "
+                f"overwrite_card=True replaces it"
+            )
+        return done.url

@@ -13,7 +13,7 @@ from dim_data.hub.client import write_metadata
 from dim_data.images import KNOWN_SPECS
 from dim_data.networks import ARCHITECTURES
 
-__all__ = ["is_untouched", "render_card"]
+__all__ = ["is_bare", "is_untouched", "render_card"]
 
 PROJECT = "https://pypi.org/project/dim-data"
 PAPER = "2303.04707"
@@ -232,6 +232,11 @@ def _accuracy(repo_id: str, accuracies: Sequence[Accuracy]) -> str:
 def _plain(text: str) -> str:
     """``text`` on one line, without what Markdown or HTML would read."""
     return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", " ".join(text.split()))
+
+
+def is_bare(card: str | None) -> bool:
+    """Whether a card has metadata alone, as the Hub writes them where a licence is chosen for a new repository."""
+    return card is not None and re.fullmatch(r"---\n(.*\n)?---\s*", card.replace("\r\n", "\n"), re.DOTALL) is not None
 
 
 def is_untouched(card: str) -> bool:

@@ -22,6 +22,7 @@ __all__ = [
     "open_target",
     "pull",
     "push",
+    "read_license",
     "read_results",
     "write_metadata",
 ]
@@ -271,6 +272,16 @@ def write_metadata(fields: Mapping[str, Any], name: str, results: Iterable[Mappi
     found = [EvalResult(**result) for result in results]
     more: dict[str, Any] = {"model_name": name, "eval_results": found} if found else {}
     return ModelCardData(**fields, **more).to_yaml()
+
+
+def read_license(card: str | None) -> str | None:
+    """The licence in a card's metadata, if it names one that can be read."""
+    from huggingface_hub import ModelCard
+
+    with suppress(Exception):  # YAML's own kinds among them
+        found = vars(ModelCard(card or "").data).get("license")
+        return found if isinstance(found, str) else None
+    return None
 
 
 def read_results(card: str) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 from dim_data.format import CARD, CONFIG, SAMPLES, TRAINING_CONFIG, WEIGHTS, check_size, read_config, read_json
 from dim_data.hub import client
 from dim_data.hub.accuracies import Accuracy, Measurement, read_accuracies
-from dim_data.hub.card import is_untouched, render_card
+from dim_data.hub.card import is_bare, is_untouched, render_card
 
 __all__ = ["Publication", "forget_description", "publish", "stated_accuracies"]
 
@@ -48,8 +48,9 @@ def publish(
 ) -> Publication:
     """Upload the generator in ``folder`` with a sample grid and a card, as one commit.
 
-    Nothing in the repository changes unless all of it does. A README.md that was edited by hand stays, and so do
-    files this does not write; a training configuration that the new generator does not have goes.
+    Nothing in the repository changes unless all of it does. A README.md that was edited by hand stays, unless it says
+    no more than a licence, and so do files this does not write; a training configuration that the new generator does
+    not have goes.
 
     Args:
         folder: Where ``config.json`` and ``model.safetensors`` are; uploaded as they are.
@@ -83,8 +84,9 @@ def publish(
     files[SAMPLES] = picture
     if training is not None:
         files[TRAINING_CONFIG] = (json.dumps(training, indent=2) + "\n").encode()
-    kept = target.card is not None and not is_untouched(target.card) and not overwrite_card
+    kept = target.card is not None and not (is_untouched(target.card) or is_bare(target.card)) and not overwrite_card
     if not kept:
+        license = client.read_license(target.card) if license is None and is_bare(target.card) else license
         size = (folder / WEIGHTS).stat().st_size
         card = render_card(target.repo_id, config, size=size, accuracies=accuracies, license=license, training=training)
         files[CARD] = card.encode()

@@ -274,8 +274,21 @@ def test_somebody_elses_readme_stays(hub: HubServer, tiny_codes: Generator) -> N
     tiny_codes.push_to_hub("alice/pets")
     for text in (b"", b"x" * 2_000_001, b"# Pets\n", "caf\u00e9 <!-- a comment -->\r\n".encode(), b"\xff\xfe"):
         put(hub, {"README.md": text})
-        tiny_codes.push_to_hub("alice/pets", license="mit")
+        with pytest.warns(
+            UserWarning, match=r"the README.md of alice/pets was edited by hand and stays, without what is"
+        ):
+            tiny_codes.push_to_hub("alice/pets", license="mit")
         assert head(hub)["README.md"].content == text
+
+
+def test_a_readme_that_says_but_a_licence_becomes_a_card(hub: HubServer, tiny_codes: Generator) -> None:
+    tiny_codes.push_to_hub("alice/pets")
+    for given, wanted in ((None, b"license: cc-by-4.0"), ("mit", b"license: mit")):
+        put(hub, {"README.md": b"---\nlicense: cc-by-4.0\n---\n"})
+        tiny_codes.push_to_hub("alice/pets", license=given)
+        card = head(hub)["README.md"].content
+        assert wanted in card
+        assert is_untouched(card.decode())
 
 
 def test_a_push_keeps_what_is_cached(
@@ -528,7 +541,10 @@ def test_main_moves_only_while_the_hub_answers(hub: HubServer, tiny_codes: Gener
     Generator.from_pretrained("alice/pets")
     other.push_to_hub("alice/pets")
     hub.fail("GET /api", status=503)
-    assert same_weights(Generator.from_pretrained("alice/pets"), tiny_codes)
+    with pytest.warns(
+        UserWarning, match=r"took 'alice/pets' from the cache, at commit \w{40}, as the Hub did not say whe"
+    ):
+        assert same_weights(Generator.from_pretrained("alice/pets"), tiny_codes)
     assert same_weights(Generator.from_pretrained("alice/pets"), other)
 
 
