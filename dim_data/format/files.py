@@ -74,11 +74,12 @@ def check_writable(path: Path, *, folder: bool = False) -> None:
     """
     try:
         whole = path.absolute()
+        device = whole.parent in (Path("/dev"), Path("/dev/fd"))  # those that lead to a file are none
         place = next(p for p in (whole, *whole.parents) if p.exists()) if folder else whole.parent
         problem = ""
         if folder and not place.is_dir():
             problem = f"{str(place)!r} is a file; choose another folder"
-        elif not folder and whole.exists() and not whole.is_file():
+        elif not folder and (device or (whole.exists() and not whole.is_file())):
             problem = "it is a folder; name a file" if whole.is_dir() else "it is a device or a pipe; name a file"
         elif not folder and not place.is_dir():
             problem = f"{str(place)!r} is no folder; make it first"

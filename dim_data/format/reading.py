@@ -66,7 +66,10 @@ def _parse(content: bytes) -> Any:
             raise ValueError("an object has the same key twice")
         return values
 
-    return json.loads(content.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
+    def finite(text: str) -> float:
+        return float(text) if math.isfinite(float(text)) else refuse(text)
+
+    return json.loads(content.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse, parse_float=finite)
 
 
 def _brief(error: BaseException) -> str:
@@ -98,6 +101,8 @@ def read_header(path: Path) -> dict[str, tuple[str, list[int]]]:
     problem = f"{path} is not a readable safetensors file (truncated?)"
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
+        if length.to_bytes(8, "little") == b"version ":
+            raise ValueError(f"{path} is a pointer of Git LFS, not the weights: `git lfs pull` fetches them")
         if size < 8 or not 2 <= length <= min(MAX_HEADER, size - 8):
             raise ValueError(f"{problem}: its header does not fit in it")
         content = file.read(length)

@@ -81,7 +81,8 @@ def read_known(name: str, split: str, root: str | Path | None) -> tuple[Any, Any
     """
     if root is None:
         raise FileNotFoundError(f"say where the files of {name!r} are: root= (--data-root, or DIM_DATA_ROOT)")
-    packed = Path(root) / f"{name}.npz"
+    root = Path(root).expanduser()
+    packed = root / f"{name}.npz"
     if packed.is_file():
         return read_npz(packed, split)
     if split == "val":

@@ -157,7 +157,7 @@ def _source(
 ) -> Pictures | Arrays:
     """What is to be read, by the kind of ``data``: a new kind of source is a line here."""
     if isinstance(data, str | Path):
-        name, path = str(data), Path(data)
+        name, path = str(data), Path(data).expanduser()
         if name in KNOWN_SPECS:
             return Arrays(name, *read_known(name, split, root), known=KNOWN_SPECS[name])
         if path.is_dir():

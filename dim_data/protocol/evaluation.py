@@ -28,6 +28,7 @@ from dim_data.networks import (
     build_classifier,
     check_int,
     classifier_builder,
+    is_int,
     own_device,
     usual_convnet,
 )
@@ -145,11 +146,11 @@ def evaluate(
         StoppedError: ``should_stop`` said so; what is done is saved in ``checkpoint``, if one was given.
         RankError: Another rank failed at its seed, or is gone; what is done is saved.
         OSError: ``checkpoint`` cannot be written; what was there before is intact.
-        ValueError: ``ipc``, ``epochs`` or ``seeds`` is empty or not positive, ``refresh`` is outside (0, 1] or below
-            1 with what is not driven by noise, train and test differ in size or
-            classes, the recipe learns soft labels and ``train`` has none, ``checkpoint`` is damaged or of another
-            evaluation, another rank asks for another one, or the classifier cannot take such images, gives logits of
-            other classes or is not built afresh.
+        ValueError: ``ipc`` or ``epochs`` is not positive, ``seeds`` is empty or names one twice, ``refresh`` is outside
+            (0, 1] or below 1 with what is not driven by noise, train and test differ in size or classes, the recipe
+            learns soft labels and ``train`` has none, ``checkpoint`` is damaged or of another evaluation, another rank
+            asks for another one, or the classifier cannot take such images, gives logits of other classes or is not
+            built afresh.
         TypeError: The classifier is a module already, takes no spec, or gives something else than logits.
     """
     check_int("ipc", ipc, 1)
@@ -158,6 +159,11 @@ def evaluate(
         classifier_builder(classifier)  # before anything is read
     if not seeds:
         raise ValueError("seeds is empty: give at least one, such as seeds=(0,)")
+    for seed in seeds:
+        if not is_int(seed, -(1 << 63)) or seed >= 1 << 63:
+            raise ValueError(f"a seed must be an int of 64 bits, got {seed!r}")
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds {tuple(seeds)} has one twice: the same training again says nothing of the spread")
     ranks = ALONE if alone else Ranks.present()
     place = own_device(device, ranks)
     if isinstance(train, str | Path):

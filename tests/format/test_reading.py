@@ -142,6 +142,7 @@ def test_counts_cannot_overflow(codes_folder: Path) -> None:
         ('{"a": {"b": 1, "b": 1}}', "an object has the same key twice"),
         ('{"a": NaN}', "NaN is not a JSON number"),
         ('{"a": -Infinity}', "-Infinity is not a JSON number"),
+        ('{"a": 1e999}', "1e999 is not a JSON number"),
         ('{"a":' * 100_000, "is not valid JSON"),
         ('{"a": ' + "9" * 5000 + "}", "is not valid JSON"),
         ("\ufeff{}", "is not valid JSON"),
@@ -190,3 +191,10 @@ def test_only_files_are_opened(codes_folder: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"has no config\.json"):
             Generator.from_pretrained(codes_folder)
         path.rmdir() if path.is_dir() else path.unlink()
+
+
+def test_a_pointer_of_git_lfs_is_named(codes_folder: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 12345\n"
+    (codes_folder / "model.safetensors").write_text(pointer)
+    with pytest.raises(ValueError, match=r"model.safetensors is a pointer of Git LFS, not the weights: `git lfs pull`"):
+        Generator.from_pretrained(codes_folder)

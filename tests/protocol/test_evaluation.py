@@ -508,3 +508,16 @@ def test_bad_sources_and_devices_raise(tmp_path: Path) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(RuntimeError, match="torch finds no GPU here; pass device='cpu'"):
             evaluate(TRAIN, TEST, device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "sentence"),
+    [
+        ((0, 1, 0), r"seeds \(0, 1, 0\) has one twice: the same training again says nothing of the spread"),
+        ((1 << 63,), "a seed must be an int of 64 bits, got 9223372036854775808"),
+        ((0.5,), "a seed must be an int of 64 bits, got 0.5"),
+    ],
+)
+def test_seeds_that_mean_nothing_are_refused(seeds: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        evaluate(TRAIN, TRAIN, "convnet3", "tuned", ipc=1, epochs=1, seeds=seeds)
