@@ -21,7 +21,7 @@ from dim_data.cli.shrinking import run_shrink
 from dim_data.cli.streams import complain, say, usable_streams, written
 from dim_data.cli.testing import SAMPLE, test_images
 from dim_data.cli.values import read_evaluations
-from dim_data.distillation import PRESETS, distill, fit_to_images
+from dim_data.distillation import PRESETS, check_outside, distill, fit_to_images
 from dim_data.format import MAX_BYTES, RESULT, WEIGHTS, check_writable, write_atomically
 from dim_data.generator import Generator, describe, sample_png, save_grid
 from dim_data.hub import Accuracy, agree, publish, pull, stated_accuracies
@@ -61,6 +61,7 @@ def _distill(args: argparse.Namespace) -> int:
     config = parse_settings(args.set, PRESETS[args.preset])
     if args.seed is not None:
         config = replace(config, seed=args.seed)
+    check_outside(args.out, args.data)
     if not args.out.is_dir():
         check_writable(args.out, folder=True)  # before the data is read
     with ReadBar() as bar:

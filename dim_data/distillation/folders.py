@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from dim_data.format import BEFORE, RESULT, RUN, SAMPLES, check_writable, write_atomically
-from dim_data.images import held
+from dim_data.images import KNOWN_SPECS, held
 from dim_data.protocol import differences
 
-__all__ = ["CHECKPOINT", "CURVES", "METRICS", "claimed", "open_run", "write_run"]
+__all__ = ["CHECKPOINT", "CURVES", "METRICS", "check_outside", "claimed", "open_run", "write_run"]
 
 CHECKPOINT, METRICS = "checkpoint.pt", "metrics.jsonl"
 CURVES = "curves.png"
@@ -41,6 +41,23 @@ def claimed(out: Path) -> Iterator[None]:
         except OSError as error:
             raise OSError(f"cannot use {out} as the output folder: {error}; choose another") from error
         yield
+
+
+def check_outside(out: Path, data: Any) -> None:
+    """Refuse to put a run among the images, as one of which its pictures would be read.
+
+    Args:
+        out: The folder of the run.
+        data: What :func:`~dim_data.images.load_real` is to read.
+
+    Raises:
+        ValueError: ``data`` is a folder, and ``out`` lies in it.
+    """
+    if not isinstance(data, str | Path) or str(data) in KNOWN_SPECS or not Path(data).is_dir():
+        return
+    images, place = Path(data).resolve(), out.resolve()
+    if images == place or images in place.parents:
+        raise ValueError(f"{out} lies in {data}, where it would be read as a class of images: choose another folder")
 
 
 def open_run(out: Path, identity: dict[str, Any], resume: bool, overwrite: bool) -> bool:

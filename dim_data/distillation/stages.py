@@ -23,7 +23,7 @@ from dim_data.distillation.candidates import (
     ship_best,
 )
 from dim_data.distillation.fitting import fit_to_images
-from dim_data.distillation.folders import claimed, open_run, write_run
+from dim_data.distillation.folders import check_outside, claimed, open_run, write_run
 from dim_data.distillation.loops import StageStep
 from dim_data.distillation.matching import match_images, match_labels
 from dim_data.distillation.pool import start_pool, warm_pool
@@ -35,7 +35,6 @@ from dim_data.format import BEFORE, RESULT, RUN, GeneratorConfig, check_writable
 from dim_data.generator import Generator
 from dim_data.images import (
     CUT_FROM_PHOTOS,
-    KNOWN_SPECS,
     ImageSpec,
     LabelledImages,
     load_real,
@@ -112,8 +111,8 @@ def distill(
             raise ValueError(f"unknown preset {preset!r}: choose from {sorted(PRESETS)}")
         config = PRESETS[preset] if isinstance(preset, str) else preset
         place = own_device(device, ranks)
+        check_outside(out, data)
         if ranks.first and not (out / RUN).exists():
-            _check_outside(out, data)
             check_writable(out, folder=True)  # before the data is read
         full = load_real(data, spec, root=root, size=size, columns=columns, sizes=reached_sizes(config.architecture))
         if isinstance(preset, str):
@@ -156,15 +155,6 @@ def distill(
             run.forget()
             draw_pictures(run, result)
             return result
-
-
-def _check_outside(out: Path, data: Any) -> None:
-    """Refuse to put a run among the images, as one of which its pictures would be read."""
-    if not isinstance(data, str | Path) or str(data) in KNOWN_SPECS or not Path(data).is_dir():
-        return
-    images, place = Path(data).resolve(), out.resolve()
-    if images == place or images in place.parents:
-        raise ValueError(f"{out} lies in {data}, where it would be read as a class of images: choose another folder")
 
 
 def _check_classes(data: LabelledImages, config: DistillConfig) -> None:

@@ -632,3 +632,15 @@ def test_numbers_that_cannot_be_meant_are_wrong_usage(
         run(*arguments)
     assert ended.value.code == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_run_does_not_lie_among_its_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ant", "bee"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32), "red").save(tmp_path / "photos" / name / "0.png")
+    monkeypatch.chdir(tmp_path / "photos")
+    assert run("distill", ".", "--out", "run") == 1
+    assert "run lies in ., where it would be read as a class of images" in capsys.readouterr().err
+    assert not (tmp_path / "photos" / "run").exists()
