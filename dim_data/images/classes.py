@@ -38,7 +38,8 @@ def name_numbers(present: Sequence[int], spec: ImageSpec) -> tuple[str, ...]:
     if len(numbers) < spec.num_classes or present[-1] >= MAX_CLASSES or not numbers.keys() >= set(present):
         return spec.classes
     apart = next((label for label in present if label < spec.num_classes and int(spec.classes[label]) != label), None)
-    if apart is not None and present[-1] < spec.num_classes:
+    # Of classes 0 to n - 1, however sorted, labels are the numbers.
+    if apart is not None and present[-1] < spec.num_classes and numbers.keys() != set(range(spec.num_classes)):
         warn_caller(
             f"labels may be the numbers that {spec.name} has for classes, or places among these: took {apart} for the "
             f"class {numbers[apart]!r}, not {spec.classes[apart]!r}; give the labels as strings to be sure"

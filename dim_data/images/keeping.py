@@ -62,7 +62,7 @@ def find_kept(identity: Mapping[str, Any], pictures: Pictures, pixels: Pixels) -
     with ExitStack() as stack:
         try:
             stack.enter_context(held(folder := place_of(identity), make=False))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         store = PictureStore(folder, pictures.name, _said(identity))
         return _kept(store, pixels) if store.finished else None

@@ -151,6 +151,7 @@ def test_numbers_that_may_be_names_or_places_are_told() -> None:
         assert name_numbers([0, 1, 4], photos) == photos.classes  # 0 is no class
         assert name_numbers([1, 5], photos)[1] == "1"  # 5 is no place
         assert name_numbers([0, 1], spec("0", "1", "5"))[:2] == ("0", "1")  # the same either way
+        assert name_numbers([0, 2], spec("0", "2", "1")) == ("0", "1", "2")  # as folders of ten and more are sorted
 
 
 def test_two_classes_of_one_name_are_not_told_apart() -> None:
