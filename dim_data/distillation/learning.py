@@ -51,7 +51,7 @@ def learn_prior(
         generator: One that stores codes.
         classifier: Clusters the pictures of a class by what it sees; with a method ``features`` as in
             :mod:`dim_data.networks.classifiers`, and logits in the order of ``generator.spec.classes``. ``None``:
-            classes are not parted.
+            classes are not parted. It is moved to ``device`` and put into eval mode.
         teacher: Gives the soft labels; see :meth:`~dim_data.generator.Generator.with_prior`.
         config: Of the training; the defaults choose sizes by the number of codes.
         images: The real images whose codes are stored: one for each, in the order of the bank. Classes are matched by

@@ -112,7 +112,7 @@ def evaluate(
     all, after some seconds of waiting for others. Where a seed is trained does not change what comes of it.
 
     Args:
-        train: A :class:`~dim_data.generator.Generator`, a source that
+        train: A :class:`~dim_data.generator.Generator`, which paints on the device where it lies, a source that
             :meth:`~dim_data.generator.Generator.from_pretrained` takes, or real images: a dataset, a pair of
             tensors, or what :func:`~dim_data.images.load_real` read (the "real, same protocol" row).
         test: Real test images, in any form that :func:`~dim_data.images.load_real` takes; where they have splits, the

@@ -76,7 +76,7 @@ def measure_likeness(
         held_out: Images of the same kind that it was not made from. Those that are in ``train`` nevertheless are left
             out, and a warning says how many.
         classifier: With a method ``features`` as in :mod:`dim_data.networks.classifiers`; its last feature map is
-            compared.
+            compared. It is moved to ``device`` and put into eval mode.
         count: Pictures to look at, about: as many of each class.
         seed: Of the pictures.
         device: Default: CUDA where there is one.
