@@ -136,7 +136,7 @@ class Painter(nn.Module):
         """
         if not self.config.soft_labels:
             raise ValueError("this generator stores no soft labels")
-        labels, serials = self.check_labels(labels).to(labels.device), _whole(serials, "serials")
+        labels, serials = self._checked(labels), _whole(serials, "serials")
         if self.source.finite:
             return self.bank.opinions(self.rows(labels, serials, seed))
         pictures = self.synthesize(labels, serials, seed) if pictures is None else pictures
@@ -179,11 +179,14 @@ class Painter(nn.Module):
 
     def check_labels(self, labels: Tensor) -> Tensor:
         """``labels`` as int64 on the generator's device; ``IndexError`` if one is outside [0, num_classes)."""
+        return self._checked(labels).to(next(self.decoder.parameters()).device)
+
+    def _checked(self, labels: Tensor) -> Tensor:
         labels = _whole(labels, "labels")
         if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < self.spec.num_classes):
             found = f"{int(labels.min())} to {int(labels.max())}"
             raise IndexError(f"labels must lie in [0, {self.spec.num_classes}), got {found}")
-        return labels.to(next(self.decoder.parameters()).device)
+        return labels
 
     def paint(self, latents: Tensor, labels: Tensor) -> Tensor:
         """The pictures of latents (B, *latent_shape) of classes ``labels`` (B,): uint8 (B, C, H, W)."""
