@@ -95,7 +95,6 @@ def _distill(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     generator = Generator.from_pretrained(args.source, revision=args.revision, device=args.device)
     test, tested_on = test_images(generator, args.data_root, args.test, args.size)
-    sample = len(test) if tested_on == SAMPLE else None
     stated: tuple[Accuracy, ...] = ()
     if generator.folder and all(getattr(args, n) is None for n in ("classifier", "recipe", "ipc", "epochs", "seeds")):
         stated = stated_accuracies(generator.folder)
@@ -128,6 +127,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         facts |= {"test_images": len(test), "tested_on": tested_on}
         line = str(result)
         if cell:
+            sample = len(test) if tested_on == SAMPLE != cell.tested_on else None
             facts |= {"stated": cell.mean, "agrees": agree(cell, result, sample)}
             line += f"; the card states {cell.mean:.2%}: {'agrees' if facts['agrees'] else 'DOES NOT AGREE'}"
         results.append(facts)

@@ -53,10 +53,10 @@ def check_outside(out: Path, data: Any) -> None:
     Raises:
         ValueError: ``data`` is a folder, and ``out`` lies in it.
     """
-    if not isinstance(data, str | Path) or str(data) in KNOWN_SPECS or not Path(data).is_dir():
+    if not isinstance(data, str | Path) or str(data) in KNOWN_SPECS:
         return
-    images, place = Path(data).resolve(), out.resolve()
-    if images == place or images in place.parents:
+    images, place = Path(data).expanduser().resolve(), out.resolve()
+    if images.is_dir() and images in (place, *place.parents):
         raise ValueError(f"{out} lies in {data}, where it would be read as a class of images: choose another folder")
 
 

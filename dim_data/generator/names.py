@@ -62,6 +62,7 @@ def resolve(source: str | Path, revision: str | None, token: str | bool | None) 
             raise
     if folder.is_dir():
         if (folder / RUN).is_file():
-            forms = f"it is that of a run, whose generator is {str(folder / RESULT)!r}"
+            made = "is" if (folder / RESULT).is_dir() else "will be, once it is done,"
+            forms = f"it is that of a run, whose generator {made} {str(folder / RESULT)!r}"
         raise FileNotFoundError(f"folder {str(folder)!r} has no {' and no '.join(missing)}: {forms}")
     raise FileNotFoundError(f"unknown source {str(source)!r}: {forms}")

@@ -236,7 +236,7 @@ def _plain(text: str) -> str:
 
 def is_bare(card: str | None) -> bool:
     """Whether a card has metadata alone, as the Hub writes them where a licence is chosen for a new repository."""
-    return card is not None and re.fullmatch(r"---\n(.*\n)?---\s*", card.replace("\r\n", "\n"), re.DOTALL) is not None
+    return card is not None and re.fullmatch(r"---\n((?!---).*\n)*---\s*", card.replace("\r\n", "\n")) is not None
 
 
 def is_untouched(card: str) -> bool:

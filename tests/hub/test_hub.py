@@ -272,7 +272,14 @@ def test_a_hand_edited_card_stays(hub: HubServer, tiny_codes: Generator, codes_f
 
 def test_somebody_elses_readme_stays(hub: HubServer, tiny_codes: Generator) -> None:
     tiny_codes.push_to_hub("alice/pets")
-    for text in (b"", b"x" * 2_000_001, b"# Pets\n", "caf\u00e9 <!-- a comment -->\r\n".encode(), b"\xff\xfe"):
+    for text in (
+        b"",
+        b"x" * 2_000_001,
+        b"# Pets\n",
+        b"---\nlicense: mit\n---\n# Pets\n\n---\n",  # no metadata alone, though it ends like that
+        "caf\u00e9 <!-- a comment -->\r\n".encode(),
+        b"\xff\xfe",
+    ):
         put(hub, {"README.md": text})
         with pytest.warns(
             UserWarning, match=r"the README.md of alice/pets was edited by hand and stays, without what is"

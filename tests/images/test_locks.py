@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -10,7 +11,10 @@ import pytest
 
 from dim_data.images import held
 
+no_locks = pytest.mark.skipif(os.name == "nt", reason="Windows cannot lock a folder")
 
+
+@no_locks
 def test_one_at_a_time(tmp_path: Path) -> None:
     with held(tmp_path), pytest.raises(BlockingIOError), held(tmp_path, wait=False):
         pass
@@ -18,6 +22,7 @@ def test_one_at_a_time(tmp_path: Path) -> None:
         pass
 
 
+@no_locks
 def test_a_folder_that_its_holder_removed_is_made_again(tmp_path: Path) -> None:
     folder, begun, found = tmp_path / "set", threading.Event(), list[str]()
 
