@@ -112,8 +112,8 @@ class LabelledImages:
         """The same images under another spec: labels, and soft ones, by the names of its classes.
 
         Raises:
-            ValueError: They are of another size, in colour where it is grey, or of a class that it lacks; or a label is
-                of no class of their own.
+            ValueError: They are of another size, in colour where it is grey, or of a class that it lacks, be it in soft
+                labels alone; or a label is of no class of their own.
         """
         if len(self) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.spec.num_classes:
             raise ValueError(
@@ -122,11 +122,12 @@ class LabelledImages:
         if spec == self.spec:
             return self
         Frame(None, (spec.size,), spec.name).check(self.spec.size, self.spec.size, self.spec.name)
-        present = self.labels.unique().tolist()
+        soft = self.soft
+        told = self.labels if soft is None else torch.cat([self.labels, soft.any(0).nonzero()[:, 0].to(self.labels)])
+        present = told.unique().tolist()
         matched = match_classes(self.spec.classes, present, spec)
         say_assumed(self.spec.classes, present, matched, spec)
         places = torch.tensor(matched, device=self.labels.device)
-        soft = self.soft
         if soft is not None:
             kept = torch.zeros(self.spec.num_classes, spec.num_classes, dtype=soft.dtype, device=soft.device)
             kept[present, places[present]] = 1

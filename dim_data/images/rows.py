@@ -7,9 +7,9 @@ What needs them all at once is not there.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,17 +84,16 @@ class ImageRows:
     def __len__(self) -> int:
         return len(self._place.array) if self._rows is None else len(self._rows)
 
-    @overload
-    def __getitem__(self, index: Tensor | slice) -> Tensor: ...
-    @overload
-    def __getitem__(self, index: int) -> Tensor: ...
+    def __getitem__(self, index: Tensor | slice | int | Sequence[int] | Array) -> Tensor:
+        """The images at an index, slice, mask or several indices: a copy, uint8 (B, C, H, W), or (C, H, W) of one.
 
-    def __getitem__(self, index: Tensor | slice | int) -> Tensor:
-        """The images at an index, slice or tensor of indices: a copy, uint8 (B, C, H, W), or (C, H, W) of one."""
-        if isinstance(index, int):
-            if not -len(self) <= index < len(self):
-                raise IndexError(f"index {index} is out of range for {len(self)} images")
-            return self[torch.tensor([index])][0]
+        Raises:
+            IndexError: There is no such image, or a mask is of another length.
+        """
+        if not isinstance(index, slice):
+            index = torch.as_tensor(index, device="cpu")
+            if index.ndim == 0:
+                return self[index[None]][0]
         rows = self._chosen(index)
         images = self._place.read(rows.numpy())
         if images.shape[1] < self._channels:
@@ -135,12 +134,12 @@ class ImageRows:
             return torch.arange(*index.indices(len(self)))
         index = index.cpu()
         if index.dtype == torch.bool:
+            if index.shape != (len(self),):
+                raise IndexError(f"a mask of {len(self)} images has as many values, got shape {tuple(index.shape)}")
             index = index.nonzero()[:, 0]
-        if self._rows is not None:
-            return self._rows[index]
         if len(index) and not (int(index.min()) >= -len(self) and int(index.max()) < len(self)):
             raise IndexError(f"indices must lie in [{-len(self)}, {len(self)}), got {index.min()} to {index.max()}")
-        return index
+        return index if self._rows is None else self._rows[index]
 
     def __repr__(self) -> str:
         where = "in memory" if self._place.mapping is None else "mapped from a file"

@@ -72,6 +72,14 @@ def test_images_in_memory_change_their_terms() -> None:
         data.in_terms_of(make_spec(1, 28, 2))
 
 
+def test_soft_labels_of_classes_without_an_image_keep_their_class() -> None:
+    images = make_data(classes=3)
+    few = replace(images.subset(images.labels < 2), soft=torch.tensor([[0.5, 0.3, 0.2]]).repeat(40, 1))
+    assert torch.equal(few.in_terms_of(spec("class2", "class1", "class0")).soft[0], torch.tensor([0.2, 0.3, 0.5]))
+    with pytest.raises(ValueError, match="tiny has no class 'class2'"):
+        few.in_terms_of(make_spec(1, 28, 2))
+
+
 def test_known_sets_have_names_that_folders_can_have() -> None:
     for known in KNOWN_SPECS.values():
         assert match_classes(sorted(known.classes), range(10), known) == [

@@ -210,7 +210,18 @@ def test_grey_ones_in_terms_of_a_set_in_colour_and_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "index",
-    [slice(3, 9), slice(None, None, 2), torch.tensor([5, -1, 5]), torch.arange(24) % 3 == 0, torch.tensor([]).long()],
+    [
+        slice(3, 9),
+        slice(None, None, 2),
+        torch.tensor([5, -1, 5]),
+        torch.arange(24) % 3 == 0,
+        torch.tensor([]).long(),
+        torch.tensor(7),
+        np.int64(7),
+        [2, 0],
+        np.array([2, -2]),
+        np.arange(24) > 20,
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("some", [False, True])
@@ -223,7 +234,7 @@ def test_an_index_gives_what_a_tensor_would(index: Any, some: bool) -> None:
     assert all(torch.equal(a, b) for a, b in zip(found.split(7), wanted.split(7), strict=True))
     assert torch.equal(torch.stack(list(found)), wanted)
     assert found.shape == wanted.shape
-    for bad in (24, torch.tensor([24])):
+    for bad in (24, torch.tensor(24), torch.tensor([24]), torch.ones(7, dtype=torch.bool)):
         with pytest.raises(IndexError):
             found[bad]
 
