@@ -27,7 +27,7 @@ import torch
 
 from accuracy.machines import hardware
 from dim_data import __version__
-from dim_data.format import write_atomically
+from dim_data.format import write_json
 from dim_data.networks import resolve_device
 from timing.contest import Bench
 from timing.making import measure_arithmetic, measure_distilling, measure_generator
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     bench = Bench(device, args.seconds, args.rounds, args.scale, args.original)
     name = hardware(device).lower().replace("torch.", "")
     path = args.out / f"{re.sub('[^a-z0-9]+', '-', name)}.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     command = shlex.join(["python", "benchmarks/speed.py", *words]).replace(str(args.original), "PATH")
     for name in args.sections:
         result = SECTIONS[name](bench)
@@ -84,8 +84,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         }
         found[name] = result
         args.out.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({k: found[k] for k in SECTIONS if k in found}, indent=2) + "\n"
-        write_atomically(path, lambda file, text=text: file.write_text(text))
+        write_json(path, {k: found[k] for k in SECTIONS if k in found})
         print(f"{name}: written to {path}", flush=True)
     return path
 

@@ -25,7 +25,7 @@ def result_path(folder: Path, dataset: str, row: str, source: str, classifier: s
 
 def runs_in(path: Path) -> dict[str, Any]:
     """The runs of a result file, by seed; none where there is no file yet."""
-    runs: dict[str, Any] = json.loads(path.read_text())["runs"] if path.exists() else {}
+    runs: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else {}
     return runs
 
 

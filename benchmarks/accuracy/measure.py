@@ -31,7 +31,7 @@ from accuracy.cells import RESULTS, result_path, runs_in, weights_of
 from accuracy.machines import sat_on
 from accuracy.sets import DATASETS, convnet_of, real_images, unofficial
 from dim_data import Generator, __version__, evaluate
-from dim_data.format import write_atomically
+from dim_data.format import write_json
 from dim_data.generator import read_training
 from dim_data.images import LabelledImages, held
 from dim_data.networks import Errand, Ranks, own_device
@@ -99,7 +99,7 @@ def main(words: Sequence[str], ranks: Ranks | None = None) -> Path:
     said = unofficial(args.dataset, len(test))
     cell |= {"tested_on": said} if said else {}
     path = result_path(args.out, args.dataset, args.row, name, args.classifier, args.recipe, args.ipc)
-    if path.exists() and json.loads(path.read_text()).get("tested_on", "") != said:
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")).get("tested_on", "") != said:
         raise ValueError(f"{path} is of other test images than these {len(test)}: choose another --out")
     args.out.mkdir(parents=True, exist_ok=True)
     for seed in args.seeds:
@@ -129,8 +129,7 @@ def main(words: Sequence[str], ranks: Ranks | None = None) -> Path:
         }
         with held(args.out):  # another process may add a seed just now
             runs = {**runs_in(path), str(seed): run}
-            text = json.dumps({**cell, "images_shown": result.images_shown, "runs": runs}, indent=2) + "\n"
-            write_atomically(path, lambda file, text=text: file.write_text(text))
+            write_json(path, {**cell, "images_shown": result.images_shown, "runs": runs})
         checkpoint.with_suffix(".txt").unlink()
         print(f"{path.name} seed {seed}: {result.mean:.4f}", flush=True)
     return path

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dim_data import Generator
-from dim_data.format import TRAINING_CONFIG, write_atomically
+from dim_data.format import write_atomically
 from dim_data.images import LabelledImages, load_real
 from dim_data.networks import build_classifier, resolve_device
 from dim_data.protocol import recipe_for, train_classifier
 
-__all__ = ["images_of", "maker_arguments", "read_source", "trained", "write_training"]
+__all__ = ["images_of", "maker_arguments", "read_source", "trained"]
 
 LOOKED_AT = 500
 """Pictures that are held against the images they should be of."""
@@ -91,12 +88,6 @@ def _are_painted(generator: Generator, images: LabelledImages) -> bool:
     pictures = generator.decode(rows).float()
     own, other = ((pictures - images.images[at].float()).abs().mean() for at in (rows, rows.roll(1)))
     return bool(own < other / 2)
-
-
-def write_training(folder: Path, training: Mapping[str, Any]) -> None:
-    """Say in a generator's folder how it was made."""
-    text = json.dumps(training, indent=2) + "\n"
-    write_atomically(folder / TRAINING_CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def trained(path: Path, name: str, data: LabelledImages, seed: int, args: argparse.Namespace, epochs: int) -> nn.Module:

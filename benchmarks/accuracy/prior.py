@@ -18,9 +18,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from accuracy.members import images_of, maker_arguments, read_source, trained, write_training
+from accuracy.members import images_of, maker_arguments, read_source, trained
 from dim_data import Generator
 from dim_data.distillation import PriorTrainingConfig, StageStep, learn_prior
+from dim_data.format import TRAINING_CONFIG, write_json
 from dim_data.generator import read_training
 from dim_data.images import LabelledImages
 from dim_data.networks import CLASSIFIERS
@@ -112,5 +113,5 @@ def main(words: Sequence[str]) -> Path:
         "minutes": round(training.get("minutes", 0) + sum(seconds) / 60, 1),
         "held_out_bits": min(bits),
     }
-    write_training(folder, training)
+    write_json(folder / TRAINING_CONFIG, training)
     return folder

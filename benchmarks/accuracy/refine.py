@@ -15,8 +15,9 @@ from pathlib import Path
 
 import torch
 
-from accuracy.members import maker_arguments, read_source, trained, write_training
+from accuracy.members import maker_arguments, read_source, trained
 from dim_data.distillation import refine_codes, relabel_codes
+from dim_data.format import TRAINING_CONFIG, write_json
 from dim_data.generator import read_training
 from dim_data.networks import CLASSIFIERS
 
@@ -60,5 +61,5 @@ def main(words: Sequence[str]) -> Path:
     derived = f"keep_codes({count}), then refine_codes(looks={args.looks}) under {args.classifiers}"
     labelled = f", then relabel_codes(temperature={args.temperature:g}) by them" if relabelled else ""
     training["derived"] = derived + labelled
-    write_training(args.out, training)
+    write_json(args.out / TRAINING_CONFIG, training)
     return args.out

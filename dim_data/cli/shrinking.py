@@ -16,7 +16,7 @@ from dim_data.cli.progress import SeedBar, StageBars, interruptible
 from dim_data.cli.settings import parse_options
 from dim_data.cli.streams import say
 from dim_data.distillation import SLIM_STEPS, slim_decoder
-from dim_data.format import TRAINING_CONFIG, check_writable, write_atomically
+from dim_data.format import TRAINING_CONFIG, check_writable, write_json
 from dim_data.generator import Generator, describe, read_training
 from dim_data.protocol import seconds_kept, train_teacher
 
@@ -68,8 +68,7 @@ def run_shrink(args: argparse.Namespace) -> int:
     generator.save_pretrained(args.out, dtype="int4" if args.dtype == "int4" else getattr(torch, args.dtype))
     if done:
         training["derived"] = ", then ".join(str(step) for step in (training.get("derived"), *done) if step)
-    text = json.dumps(training, indent=2) + "\n"
-    write_atomically(args.out / TRAINING_CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+    write_json(args.out / TRAINING_CONFIG, training)
     for path in _unfinished(args.out, kept):
         path.unlink(missing_ok=True)
     facts = describe(generator, args.out)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -22,7 +21,7 @@ from dim_data.distillation.presets import DistillConfig
 from dim_data.distillation.reconstruction import encode_all
 from dim_data.distillation.refining import refine
 from dim_data.distillation.runs import Run
-from dim_data.format import RESULT, SAMPLES, TRAINING_CONFIG, write_atomically
+from dim_data.format import RESULT, SAMPLES, TRAINING_CONFIG, write_json
 from dim_data.generator import Generator, class_shares, opinions, save_grid
 from dim_data.images import LabelledImages, permitted, torch_defaults
 from dim_data.networks import ALONE, Ranks
@@ -206,11 +205,11 @@ def _with_prior(
 
 
 def _save(run: Run, result: Generator, device: torch.device) -> Generator:
-    text, folder = json.dumps(_facts(run, device), indent=2) + "\n", run.out / RESULT
+    folder, facts = run.out / RESULT, _facts(run, device)
     if run.ranks.first:
         with run.writing(RESULT):
             result.save_pretrained(folder)
-            write_atomically(folder / TRAINING_CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+            write_json(folder / TRAINING_CONFIG, facts)
     run.ranks.barrier()
     return Generator.from_pretrained(folder, device=device)
 

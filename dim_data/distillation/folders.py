@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from dim_data.format import BEFORE, RESULT, RUN, SAMPLES, check_writable, write_atomically
+from dim_data.format import BEFORE, RESULT, RUN, SAMPLES, check_writable, write_json
 from dim_data.images import KNOWN_SPECS, held
 from dim_data.protocol import differences
 
@@ -112,8 +112,7 @@ def open_run(out: Path, identity: dict[str, Any], resume: bool, overwrite: bool)
 
 def write_run(out: Path, identity: Mapping[str, Any], finished: bool = False) -> None:
     """Note in ``out`` which run it holds, and whether that is finished."""
-    text = json.dumps({"version": VERSION, "finished": finished, **identity}, indent=2) + "\n"
-    write_atomically(out / RUN, lambda path: path.write_text(text, encoding="utf-8"))
+    write_json(out / RUN, {"version": VERSION, "finished": finished, **identity})
 
 
 def _read_run(path: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from dim_data.format.files import (
     check_size,
     check_writable,
     write_atomically,
+    write_json,
 )
 from dim_data.format.latents import from_numbers, pack, packed_width, to_numbers, unpack
 from dim_data.format.reading import read_config, read_json, read_weights
@@ -57,4 +58,5 @@ __all__ = [
     "unpack",
     "unpacked_weights",
     "write_atomically",
+    "write_json",
 ]

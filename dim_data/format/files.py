@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -23,6 +25,7 @@ __all__ = [
     "check_size",
     "check_writable",
     "write_atomically",
+    "write_json",
 ]
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -60,6 +63,16 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         with contextlib.suppress(OSError):  # there may be no such folder
             temporary.unlink()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON by :func:`write_atomically`.
+
+    Raises:
+        OSError: It cannot be written; what was there before is intact.
+    """
+    text = json.dumps(value, indent=2) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def check_writable(path: Path, *, folder: bool = False) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -26,6 +25,7 @@ from dim_data.format import (
     round_table,
     unpacked_weights,
     write_atomically,
+    write_json,
 )
 from dim_data.generator.deriving import fresh
 from dim_data.generator.painting import Painter
@@ -66,8 +66,7 @@ def save(generator: Painter, folder: Path, dtype: WeightFormat | None) -> None:
     tensors = kept_weights(rounded, state, stored, KEPT[dtype])
     replaced = (folder / WEIGHTS).is_file() and not _is_there(folder, tensors, generator.config)
     write_atomically(folder / WEIGHTS, lambda path: save_file(tensors, path, {"format": "pt"}))
-    text = json.dumps(generator.config.to_dict(), indent=2) + "\n"
-    write_atomically(folder / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+    write_json(folder / CONFIG, generator.config.to_dict())
     if replaced:
         forget_description(folder)
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import TINY, make_spec
 from dim_data import Generator, GeneratorConfig
-from dim_data.format.reading import read_header, read_json
+from dim_data.format.reading import read_json
 
 BIAS = "decoder.body.0.bias"
 
@@ -28,16 +28,6 @@ def rewrite_header(path: Path, change: Callable[[dict[str, Any]], object], data:
     change(header)
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + (content[8 + length :] if data is None else data))
-
-
-def test_the_header_says_what_the_file_holds(codes_folder: Path) -> None:
-    path = codes_folder / "model.safetensors"
-    state = load_file(path)
-    header = read_header(path)
-    assert {name: shape for name, (_, shape) in header.items()} == {k: list(t.shape) for k, t in state.items()}
-    assert header["codes"][0] == "U8"
-    assert header["counts"][0] == "I64"
-    assert header[BIAS][0] == "F32"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -57,65 +47,67 @@ def test_order_and_padding_do_not_matter(codes_folder: Path, tiny_codes: Generat
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    "change",
     [
-        (
-            lambda h: h[BIAS].update(dtype="F64"),
-            "tensor 'decoder.body.0.bias' is 'F64', not one of F16, BF16, F32, I8, U8",
-        ),
-        (lambda h: h[BIAS].update(dtype=["F32"]), "not one of F16"),
-        (lambda h: h[BIAS].update(shape=[7]), "does not have the bytes of its shape"),
-        (lambda h: h[BIAS].update(shape=[2**40, 2**40]), "does not have the bytes of its shape"),
-        (lambda h: h[BIAS].update(shape=[2**50]), "has bad numbers"),
-        (lambda h: h[BIAS].update(shape=[8.0]), "has bad numbers"),
-        (lambda h: h[BIAS].update(shape=[True] * 8), "has bad numbers"),
-        (lambda h: h[BIAS].update(shape=[-8, -1]), "has bad numbers"),
-        (lambda h: h[BIAS].update(shape=[8] + [1] * 99), "does not have the bytes of its shape"),
-        (lambda h: h[BIAS].update(data_offsets=[0]), "does not have the bytes of its shape"),
-        (lambda h: h[BIAS].update(data_offsets="ab"), "has bad numbers"),
-        (lambda h: h[BIAS].update(extra=1), "has no dtype, shape and data_offsets"),
-        (lambda h: h.update({BIAS: 3}), "has no dtype, shape and data_offsets"),
-        (lambda h: h.update(copy=h[BIAS]), "begins at byte"),
-        (lambda h: h.pop(BIAS), "begins at byte"),
-        (lambda h: h.update(__metadata__=[1]), "its header is no mapping"),
+        lambda h: h[BIAS].update(dtype=["F32"]),
+        lambda h: h[BIAS].update(shape=[7]),
+        lambda h: h[BIAS].update(shape=[2**40, 2**40]),
+        lambda h: h[BIAS].update(shape=[2**50]),
+        lambda h: h[BIAS].update(shape=[8.0]),
+        lambda h: h[BIAS].update(shape=[True] * 8),
+        lambda h: h[BIAS].update(shape=[-8, -1]),
+        lambda h: h[BIAS].update(data_offsets=[0]),
+        lambda h: h[BIAS].update(data_offsets="ab"),
+        lambda h: h[BIAS].pop("shape"),
+        lambda h: h.update({BIAS: 3}),
+        lambda h: h.update(copy=h[BIAS]),
+        lambda h: h.pop(BIAS),
+        lambda h: h.update(__metadata__=[1]),
     ],
 )
-def test_unsound_headers_raise(codes_folder: Path, change: Any, sentence: str) -> None:
+def test_unsound_headers_raise(codes_folder: Path, change: Any) -> None:
     rewrite_header(codes_folder / "model.safetensors", change)
-    with pytest.raises(ValueError, match=rf"is not a readable safetensors file \(truncated\?\): .*{sentence}"):
+    with pytest.raises(ValueError, match=r"is not a readable safetensors file \(truncated\?\): "):
         Generator.from_pretrained(codes_folder)
 
 
 @pytest.mark.parametrize(
-    ("header", "sentence"),
+    ("change", "sentence"),
     [
-        (b"[" * 200_000, "recursion|nested|Expecting"),
-        (b'{"a": {}, "a": {}}', "an object has the same key twice"),
-        (b'{"a": NaN}', "NaN is not a JSON number"),
-        (b"\xff\xff", "can't decode byte"),
-        (b"[]", "its header is no mapping"),
-        (b'{"a": ' + b"9" * 5000 + b"}", "has no dtype|integer string conversion"),
+        (lambda h: h[BIAS].update(dtype="I32"), f"tensor '{BIAS}' is I32, expected torch.float32"),
+        (lambda h: h[BIAS].update(shape=[8] + [1] * 99), rf"tensor '{BIAS}' has shape \[8, 1, .*config asks for \[8\]"),
+        (lambda h: h.update({"x" * 100_000: h.pop(BIAS)}), rf"no tensor '{BIAS}'; unexpected tensor 'xxx"),
     ],
 )
-def test_headers_that_are_not_json_raise(codes_folder: Path, header: bytes, sentence: str) -> None:
-    path = codes_folder / "model.safetensors"
-    path.write_bytes(struct.pack("<Q", len(header)) + header)
-    with pytest.raises(ValueError, match=rf"is not a readable safetensors file \(truncated\?\): .*({sentence})"):
-        read_header(path)
+def test_sound_headers_of_something_else_raise(codes_folder: Path, change: Any, sentence: str) -> None:
+    rewrite_header(codes_folder / "model.safetensors", change)
+    with pytest.raises(ValueError, match=f"does not fit its config: {sentence}") as caught:
+        Generator.from_pretrained(codes_folder)
+    assert len(str(caught.value)) < 1500
+
+
+@pytest.mark.parametrize(
+    "header", [b"[" * 200_000, b'{"a": NaN}', b"\xff\xff", b"[]", b"{", b'{"a": ' + b"9" * 5000 + b"}"]
+)
+def test_headers_that_are_not_json_raise(codes_folder: Path, header: bytes) -> None:
+    (codes_folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(ValueError, match=r"is not a readable safetensors file \(truncated\?\): "):
+        Generator.from_pretrained(codes_folder)
 
 
 @pytest.mark.parametrize("length", [0, 1, 1_000_001, 2**31, 2**63, 2**64 - 1])
 def test_a_header_fits_in_its_file(codes_folder: Path, length: int) -> None:
     path = codes_folder / "model.safetensors"
     path.write_bytes(struct.pack("<Q", length) + path.read_bytes()[8:])
-    with pytest.raises(ValueError, match="its header does not fit in it"):
+    with pytest.raises(ValueError, match="is not a readable safetensors file"):
         Generator.from_pretrained(codes_folder)
 
 
-def test_nothing_follows_the_tensors(codes_folder: Path) -> None:
-    with (codes_folder / "model.safetensors").open("ab") as file:
-        file.write(b"\0")
-    with pytest.raises(ValueError, match=r"it has \d+ bytes, its header says \d+"):
+@pytest.mark.parametrize("size", [0, 3, 8, 100, -1, 1])
+def test_the_tensors_fill_the_file_to_its_end(codes_folder: Path, size: int) -> None:
+    path = codes_folder / "model.safetensors"
+    os.truncate(path, size if size not in (-1, 1) else path.stat().st_size + size)
+    with pytest.raises(ValueError, match=r"is not a readable safetensors file \(truncated\?\): "):
         Generator.from_pretrained(codes_folder)
 
 
