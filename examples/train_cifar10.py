@@ -43,7 +43,7 @@ def main(
 
     test = load_real("cifar10", split="test", root=data_root) if data_root else bundled_test_sample()
     with torch.no_grad():
-        guesses = [model(spec.normalize(images.float() / 255)).argmax(1) for images in test.images.split(200)]
+        guesses = [model(spec.normalize(images)).argmax(1) for images in test.images.split(200)]
     accuracy = (torch.cat(guesses) == test.labels).float().mean().item()
     print(f"accuracy on {len(test)} real test images: {accuracy:.1%}")
     return accuracy

@@ -47,7 +47,7 @@ def describe_images(classifier: nn.Module, batches: Iterable[Tensor], spec: Imag
     classifier.eval()
     maps, logits = [], []
     for images in batches:
-        batch = spec.normalize(images.to(device).float() / 255).contiguous(memory_format=torch.channels_last)
+        batch = spec.normalize(images.to(device)).contiguous(memory_format=torch.channels_last)
         with autocast(device):
             *_, last, said = classifier.features(batch)  # type: ignore[operator]
         maps.append(F.adaptive_avg_pool2d(last.float(), 2).flatten(1).cpu())

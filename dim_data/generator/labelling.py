@@ -32,7 +32,7 @@ def opinion(
         TypeError: A teacher gives something else than logits.
         ValueError: They are not ``num_classes``.
     """
-    batch, said = spec.normalize(images.float() / 255), []
+    batch, said = spec.normalize(images), []
     for view in [batch, batch.flip(-1)] if spec.mirror else [batch]:
         view = view.contiguous(memory_format=torch.channels_last)
         for teacher in teachers:

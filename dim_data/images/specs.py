@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 __all__ = ["CUT_FROM_PHOTOS", "HELD_AS", "KNOWN_SPECS", "SIZE_RANGE", "ImageSpec"]
@@ -82,14 +83,27 @@ class ImageSpec:
         return max(0, (self.size - 1).bit_length() - 5)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Map (B, C, H, W) images in [0, 1] to zero mean and unit variance per channel."""
-        mean, std = (images.new_tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        """Map images (..., C, H, W) in [0, 1], or uint8 in [0, 255], to zero mean and unit variance per channel."""
+        if images.dtype == torch.uint8:
+            images = images.float() / 255
+        mean, std = self._moments(images)
         return (images - mean) / std
 
     def denormalize(self, images: Tensor) -> Tensor:
         """Invert :meth:`normalize`."""
-        mean, std = (images.new_tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        mean, std = self._moments(images)
         return images * std + mean
+
+    def _moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each channel, each (C, 1, 1), beside ``images``.
+
+        Raises:
+            TypeError: ``images`` are whole numbers, which would make them 0.
+        """
+        if not images.is_floating_point():
+            raise TypeError(f"images must be floats in [0, 1], got {images.dtype}")
+        mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        return mean, std
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping that :meth:`from_dict` reads back."""

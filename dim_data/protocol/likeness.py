@@ -117,7 +117,7 @@ def _seen_by(classifier: nn.Module, spec: ImageSpec, device: torch.device) -> De
     watcher: Any = in_float32(classifier.eval().to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
 
     def describe(images: Tensor) -> Tensor:
-        batch = spec.normalize(images.to(device).float() / 255).contiguous(memory_format=torch.channels_last)
+        batch = spec.normalize(images.to(device)).contiguous(memory_format=torch.channels_last)
         with autocast(device):
             seen = watcher.features(batch)[-2]
         return F.adaptive_avg_pool2d(seen.float(), 4).flatten(1)

@@ -130,7 +130,7 @@ def measure_accuracy(model: nn.Module, test: LabelledImages, batch_size: int | N
     for images, labels in zip(test.images.split(batch_size), test.labels.split(batch_size), strict=True):
         count = len(labels)
         images = F.pad(images, (0, 0, 0, 0, 0, 0, 0, batch_size - count))  # one shape, compiled once
-        images = test.spec.normalize(images.to(device).float() / 255).contiguous(memory_format=torch.channels_last)
+        images = test.spec.normalize(images.to(device)).contiguous(memory_format=torch.channels_last)
         with autocast(device):
             logits = logits_of(forward(images), batch_size, test.spec.num_classes)
         right += int((logits[:count].argmax(1) == labels.to(device)).sum())

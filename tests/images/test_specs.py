@@ -44,6 +44,18 @@ def test_normalize_works_per_channel_and_is_inverted() -> None:
         torch.testing.assert_close(normalized[:, channel], expected)
     torch.testing.assert_close(spec.denormalize(normalized), images)
     assert spec.normalize(images.bfloat16()).dtype == torch.bfloat16
+    assert torch.equal(spec.normalize(images[0]), normalized[0]), "one image"
+
+
+def test_whole_numbers_are_normalised_as_the_floats_they_stand_for() -> None:
+    spec = KNOWN_SPECS["cifar10"]
+    pixels = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
+    assert torch.equal(spec.normalize(pixels), spec.normalize(pixels.float() / 255))
+    for images in (pixels.int(), pixels.bool()):
+        with pytest.raises(TypeError, match="images must be floats in"):
+            spec.normalize(images)
+    with pytest.raises(TypeError, match="images must be floats in"):
+        spec.denormalize(pixels)
 
 
 def test_a_spec_is_frozen() -> None:
