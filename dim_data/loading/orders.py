@@ -95,11 +95,11 @@ class EpochSampler(DistributedSampler[int]):
         """
         share = self.share
         count = self.left(0, share)
-        if not count and share.world_size > 1:
+        if not count:
+            ranks = f" for each of {share.world_size} ranks" if share.world_size > 1 else ""
             raise ValueError(
-                f"an epoch of {len(self.dataset)} pictures has no full batch of {self.batch_size} for each of "
-                f"{share.world_size} ranks, and drop_last=True leaves out the rest: choose a larger ipc or a smaller "
-                "batch_size"
+                f"an epoch of {len(self.dataset)} pictures has no full batch of {self.batch_size}{ranks}, and "
+                "drop_last=True leaves out the rest: choose a larger ipc or a smaller batch_size"
             )
         return count
 
