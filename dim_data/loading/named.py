@@ -81,8 +81,8 @@ class DistilledFashionMNIST(_WithTrain):
 class DistilledSVHN(_Named):
     """:class:`DistilledDataset` of ``"svhn"``, with the signature of torchvision's ``SVHN``.
 
-    Its ``split()`` is that of :class:`DistilledDataset`, where torchvision's has the word that it was given. The data
-    is for non-commercial use only (http://ufldl.stanford.edu/housenumbers/).
+    Its ``split`` is the word ``"train"``, as torchvision's has it, and called what it is of :class:`DistilledDataset`.
+    The data is for non-commercial use only (http://ufldl.stanford.edu/housenumbers/).
 
     Args:
         root: As of :class:`DistilledCIFAR10`.
@@ -116,6 +116,25 @@ class DistilledSVHN(_Named):
                 f"example {self._tested_on}"
             )
         self._stand_in(root, source, transform=transform, target_transform=target_transform, **options)
+
+    @property
+    def split(self) -> _Word:  # type: ignore[override]
+        """The word ``"train"``; ``split(holdout=0.1)`` is :meth:`DistilledDataset.split`."""
+        return _Word("train", super().split)
+
+
+class _Word(str):
+    """A word that can be called, too."""
+
+    _call: Callable[..., Any]
+
+    def __new__(cls, word: str, call: Callable[..., Any]) -> _Word:
+        made = super().__new__(cls, word)
+        made._call = call
+        return made
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self._call(*args, **options)
 
 
 class DistilledEuroSAT(_Named):

@@ -77,6 +77,7 @@ def test_svhn_holds_its_pictures_as_torchvision_does() -> None:
     made = DistilledSVHN(ipc=2)
     assert made.data.shape == (20, 3, 32, 32)
     assert made.labels.tolist() == [*range(10), *range(10)]
+    assert made.split == "train"
     assert [type(part).__name__ for part in made.split(0.5)] == ["DistilledSVHN", "DistilledSVHN"]
 
 
