@@ -123,20 +123,23 @@ class Columns(Dataset[tuple[Any, Any]], ABC):
                 "pass; fixed=True, or data = data, if the pictures are to stay"
             )
 
+    def _keep_edits(self) -> None:
+        """Make what was lent the set's own if it was edited."""
+        if self._lent is not None and self._lent.edited():
+            self.data = self._lent.data
+            self._lent = None
+
     def _settle(self) -> None:
-        if self._lent is not None:
-            if self._lent.edited():
-                self.data = self._lent.data
-            elif isinstance(self._lent.data, np.ndarray):
-                self._lent.data.flags.writeable = False  # an edit from now on would be lost: let it be heard
+        self._keep_edits()
+        if self._lent is not None and isinstance(self._lent.data, np.ndarray):
+            self._lent.data.flags.writeable = False  # an edit from now on would be lost: let it be heard
         self._lent = None
 
     def _look_after(self) -> None:
         """Keep what was lent if it was edited: sooner than :meth:`_holds` does, at some cost."""
         if self._lent is not None and not self._lent.looked_after:
             self._lent.looked_after = True
-            if self._lent.edited():
-                self._settle()
+            self._keep_edits()
 
     def _is_changed(self) -> bool:
         """Whether somebody assigned or edited ``data`` or ``targets``."""

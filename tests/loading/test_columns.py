@@ -232,6 +232,16 @@ def test_a_copy_has_what_was_changed(tiny_codes: Generator, duplicate: Any, chan
     assert labels(other) == labels(dataset)
 
 
+def test_a_copy_that_moves_on_lets_the_pictures_of_the_other_be_edited(tiny_codes: Generator) -> None:
+    dataset = build(tiny_codes)
+    data = dataset.data
+    other = copy.copy(dataset)
+    for _ in range(2):
+        images(other)
+    data[0] = 5
+    assert (images(dataset)[0] == 5).all()
+
+
 def test_pictures_that_are_only_looked_at_do_not_stay(tiny_codes: Generator) -> None:
     dataset, plain = build(tiny_codes), build(tiny_codes)
     for _ in range(3):
