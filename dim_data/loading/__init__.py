@@ -6,7 +6,7 @@
   few at a time.
 * ``columns``: ``data`` and ``targets``, read, edited or assigned; ``forms``: as torchvision's sets hold them.
 * ``parts``: a set parted in two that never show the same picture.
-* ``passes``: new pictures in each pass, whoever draws them.
+* ``passes``: new pictures in each pass, whoever draws them. ``misuse``: who is warned that they are new.
 * ``serials``: which picture stands where in an epoch.
 * ``choosing``: whether pictures are kept. ``cache``: those of stored codes, made once. ``slots``: those of an epoch.
   ``keeping``: the base class of both. ``memory``: tensors that processes share.

@@ -209,6 +209,7 @@ class DistilledDataset(Items):
         """
         check_state(state_dict, self._settings, {"epoch", "pinned", "drawn"})
         self._passes.load_state_dict(state_dict)
+        self._misuse.resume(self._passes.epoch)
 
     def __repr__(self) -> str:
         commit = f" at {self.generator.revision}" if self.generator.revision else ""

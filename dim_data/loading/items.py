@@ -7,6 +7,7 @@ import math
 import operator
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,7 +23,7 @@ from dim_data.loading.askers import torch_asker
 from dim_data.loading.choosing import CacheChoice, painter_for
 from dim_data.loading.columns import Columns
 from dim_data.loading.keeping import Keeper
-from dim_data.loading.parts import warn_of_reuse
+from dim_data.loading.misuse import Misuse
 from dim_data.loading.passes import Passes, check_int
 from dim_data.loading.serials import serials_at
 from dim_data.loading.sheets import Sheets
@@ -51,7 +52,7 @@ class Items(Columns):
         again, opinions, shared = self.fixed or self.refresh < 1, bool(self.soft_labels), self._device.type == "cpu"
         self._painter = painter_for(self.generator, cache, ipc=self.ipc, again=again, opinions=opinions, shared=shared)
         self._cache = cache
-        self._passes = Passes(self._count)
+        self._passes, self._misuse = Passes(self._count), Misuse(self.generator, self.ipc)
         self._rule_sheets()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -68,7 +69,10 @@ class Items(Columns):
         """One with the same pictures and labels, whose draws go their own way from here."""
         other: S = type(self).__new__(type(self))
         _ = self.targets  # edits in place are of both, whoever looked at them first
-        other.__dict__.update(self.__dict__, _passes=copy.deepcopy(self._passes))
+        self._keep_edits()
+        other.__dict__.update(
+            self.__dict__, _lent=None, _passes=copy.deepcopy(self._passes), _misuse=copy.copy(self._misuse)
+        )
         return other
 
     def _rule_sheets(self) -> None:
@@ -124,6 +128,10 @@ class Items(Columns):
         """Picture and label of ``index``, transformed; negative indices count from the end. Raises as :meth:`read`."""
         place = self._index(index)
         (epoch,) = self._draw([place])
+        if not self._stands_still() and self._data is None:
+            self._misuse.look_at_pairs(place)
+        if epoch == self._misuse.reuse:
+            self._misuse.look_at_parts(self._passes, torch_asker(self, sys._getframe(1)))
         if self._is_held([epoch]):
             return self._item(self._picture(place), self._target(place))
         row = self._sheets.row(self._key(epoch), place, lambda places: self._rows(places, epoch))
@@ -140,6 +148,8 @@ class Items(Columns):
         """
         chosen = [self._index(index) for index in indices]
         epochs = self._draw(chosen)
+        if self._misuse.reuse in epochs[:1]:
+            self._misuse.look_at_parts(self._passes, None)
         if self._is_held(epochs):
             return [self._item(self._picture(place), self._target(place)) for place in chosen]
         places, when = torch.tensor([chosen, epochs], dtype=torch.int64, device="cpu")
@@ -160,9 +170,14 @@ class Items(Columns):
             return self.read  # by super() of an override
         if kind.__getitem__ is not _GETITEM or asker is None:
             raise AttributeError(f"{kind.__name__} is asked item by item here; read(indices) makes a batch of them")
-        if isinstance(asker, Subset) and not self.fixed and self._data is None and self._passes.pinned is None:
-            warn_of_reuse(self.generator, self.ipc, self.epoch, len(asker) / self._count)
-        return self.read
+        return partial(self._read_part, asker) if isinstance(asker, Subset) else self.read
+
+    def _read_part(self, part: Subset[Any], indices: Iterable[int]) -> list[tuple[Any, Any]]:
+        reuse, self._misuse.reuse = self._misuse.reuse, -1  # it is asked of the part, not of all that was drawn
+        items, self._misuse.reuse = self.read(indices), reuse
+        if self._passes.epoch == reuse and not self.fixed and self._data is None:
+            self._misuse.look_at_parts(self._passes, part)
+        return items
 
     def _index(self, index: Any) -> int:
         place = operator.index(index)

@@ -16,6 +16,7 @@ from dim_data.loading.ahead import made_ahead
 from dim_data.loading.batches import paint_batches
 from dim_data.loading.cache import PictureCache
 from dim_data.loading.choosing import CacheChoice, painter_for
+from dim_data.loading.misuse import warn_of_one_draw
 from dim_data.loading.opening import check_soft_labels, open_source
 from dim_data.loading.orders import EpochSampler
 from dim_data.loading.passes import MAX_EPOCH, check_int, check_state, settings_to_save
@@ -87,7 +88,8 @@ class DistilledLoader(DataLoader[tuple[Any, Tensor]]):
         ValueError: ``batch_size`` or ``ipc`` is below 1, ``ahead`` is negative, ``refresh`` is outside (0, 1] or below
             1 with stored codes, ``cache=True`` with a generator driven by noise of which no picture comes again,
             ``soft_labels`` with one that stores none or past [0, 1], ``rank`` is outside [0, world_size), or an
-            epoch cannot be shared out equally; in a process group, that is raised by ``len()`` and ``iter()``.
+            epoch cannot be shared out equally, or has no full batch and ``drop_last`` leaves out the rest; in a process
+            group, that is raised by ``len()`` and ``iter()``.
     """
 
     # Accelerate hands such a loader back as it is, and saves its state: the ranks share it out already.
@@ -155,8 +157,8 @@ class DistilledLoader(DataLoader[tuple[Any, Tensor]]):
         self.ipc, self.seed, self.refresh = ipc, seed, refresh
         self.soft_labels, self.shuffle = share_of_soft, shuffle
         self._agreed = share is not None
-        if share is not None:
-            len(self)  # whether it can be shared out
+        if share is not None or drop_last:
+            len(self)  # whether it can be shared out, and leaves a batch
 
     def __setattr__(self, attr: str, val: Any) -> None:
         if (
@@ -171,6 +173,8 @@ class DistilledLoader(DataLoader[tuple[Any, Tensor]]):
                 f"a loader paints whole batches, which no {attr} sees: map its images by transform=, or put a "
                 "DataLoader around a DistilledDataset"
             )
+        if attr == "transform":
+            warn_of_one_draw(val)
         super().__setattr__(attr, val)
 
     @property

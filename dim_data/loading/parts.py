@@ -1,36 +1,14 @@
-"""Parts of a set: which pictures they share, and a parting after which they share none."""
+"""A parting of a set, after which its parts share no picture."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.utils.data import get_worker_info
 
 from dim_data.generator import Generator, drawn_rows, hash_keys
-from dim_data.images import torch_defaults, warn_caller
+from dim_data.images import torch_defaults
 
-__all__ = ["part_generator", "part_seed", "warn_of_reuse"]
-
-
-def warn_of_reuse(generator: Generator, ipc: int, epoch: int, share: float) -> None:
-    """Warn, in the epoch in which codes run out, that a part of a set is shown what other parts have shown.
-
-    Args:
-        generator: The set's.
-        ipc: Images of each class in the set's epoch.
-        epoch: The epoch that the set is in.
-        share: Share of the set's indices that the part has.
-    """
-    counts, worker = _counts(generator), get_worker_info()
-    if counts is None or share >= 1 or (worker is not None and worker.id > 0):
-        return
-    fewest = int(counts.min())
-    if epoch * ipc <= fewest < (epoch + 1) * ipc:
-        warn_caller(
-            f"from epoch {epoch} on, this Subset is shown pictures of the other indices too: the generator stores "
-            f"{fewest} codes of a class, and with ipc={ipc} they come again. For a validation set "
-            "use train, validation = dataset.split(0.1), whose parts share none; or build it with fixed=True"
-        )
+__all__ = ["part_generator", "part_seed"]
 
 
 @torch_defaults(painting=True)

@@ -131,6 +131,23 @@ class Passes:
         pinned = self.pinned
         return self._latest() if pinned is None else pinned
 
+    def in_each_pass(self, epoch: int) -> NDArray[np.bool_]:
+        """Which indices a pass is of, as ``epoch`` begins: bool (N,). All of them, where that cannot be told.
+
+        So it is where ranks share them out, and where few were drawn in the epoch before: then it was no pass that
+        began ``epoch``, but an index that came twice, as in drawing with replacement.
+        """
+        self._count_ranks()
+        last = self._last.numpy()
+        drawn = last >= 0
+        steady = 4 * int((last >= epoch - 1).sum()) >= 3 * int(drawn.sum())
+        return drawn if steady and self._ranks == 1 else np.ones_like(drawn)
+
+    def drew_before(self, epoch: int) -> bool:
+        """Whether the last draw of some index was in an earlier epoch."""
+        last = self._last.numpy()
+        return bool(((last >= 0) & (last < epoch)).any())
+
     def _latest(self) -> int:
         return max(0, int(self._last.numpy().max()))
 

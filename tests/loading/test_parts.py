@@ -1,15 +1,13 @@
-"""Parts of a set: those that split() makes share no picture, and whoever makes them otherwise is told when they do."""
+"""The parts that split() makes of a set share no picture."""
 
 from __future__ import annotations
 
-import re
-import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Subset, random_split
+from torch.utils.data import DataLoader
 
 from conftest import make_generator
 from dim_data.format import GeneratorConfig
@@ -133,47 +131,6 @@ def test_a_changed_set_is_not_parted(tiny_codes: Generator, change: str) -> None
     dataset = build(tiny_codes)
     assert len(dataset.targets) == len(dataset.data), "looked at, not changed"
     assert len(dataset.split()) == 2
-
-
-# Subsets whose codes run out -------------------------------------------------------------------------
-
-
-def test_a_subset_is_told_once_when_codes_run_out(tiny_codes: Generator) -> None:
-    dataset = build(tiny_codes)  # 40 codes of a class, 10 a pass
-    part, other = random_split(dataset, [0.9, 0.1], generator=torch.Generator().manual_seed(0))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for _ in range(4):
-            one_pass(part)
-            one_pass(other)
-    sentence = (
-        "from epoch 4 on, this Subset is shown pictures of the other indices too: the generator stores 40 codes of a "
-        r"class, and with ipc=10 they come again.* use train, validation = dataset.split\(0.1\), whose parts share none"
-    )
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("default")
-        for _ in range(3):
-            one_pass(part)
-            one_pass(other)
-    assert [re.match(sentence, str(warning.message)) is not None for warning in told] == [True]
-
-
-@pytest.mark.parametrize("case", ["whole", "all of it", "noise", "fixed", "pinned", "parted", "assigned"])
-def test_nobody_else_is_told(tiny_codes: Generator, tiny_noise: Generator, case: str) -> None:
-    dataset = build(tiny_noise if case == "noise" else tiny_codes, ipc=39, fixed=case == "fixed")
-    if case == "pinned":
-        dataset.set_epoch(1)
-    elif case == "parted":
-        dataset = dataset.split(0.5)[0]
-    elif case == "assigned":
-        dataset.data = dataset.data.copy()
-    given = (
-        dataset if case in ("whole", "parted") else Subset(dataset, range(len(dataset) if case == "all of it" else 9))
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for _ in range(3):
-            one_pass(given)
 
 
 def test_codes_of_unequal_number_are_parted_by_class(tiny_codes: Generator) -> None:
