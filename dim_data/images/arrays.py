@@ -14,7 +14,7 @@ from dim_data.images.npz import read_npz
 from dim_data.images.pixels import Pixels, numbers
 from dim_data.images.specs import ImageSpec
 
-__all__ = ["Arrays", "read_arrays", "read_known"]
+__all__ = ["Arrays", "read_arrays", "read_known", "read_labels"]
 
 Array = np.ndarray[Any, Any]
 
@@ -35,15 +35,27 @@ class Arrays:
         return math.prod(getattr(self.images, "shape", (0,)))
 
 
+def read_labels(labels: Any, count: int) -> Array:
+    """The labels of ``count`` images, (count,).
+
+    Raises:
+        ValueError: There are not as many.
+    """
+    labels = numbers(labels, "labels")
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]  # MedMNIST stores a column
+    if labels.shape != (count,):
+        raise ValueError(f"{count} images need as many labels, got labels of shape {tuple(labels.shape)}")
+    return labels
+
+
 def read_arrays(images: Any, labels: Any, pixels: Pixels) -> tuple[Array, Array]:
     """Images in any layout as uint8 (N, C, S, S), sharing memory if they are that already; labels (N,).
 
     Raises:
         ValueError: They cannot be used.
     """
-    images, labels = numbers(images, "images"), numbers(labels, "labels")
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]  # MedMNIST stores a column
+    images = numbers(images, "images")
     if images.ndim == 3:
         images = images[:, None]
     if images.ndim != 4:
@@ -52,8 +64,7 @@ def read_arrays(images: Any, labels: Any, pixels: Pixels) -> tuple[Array, Array]
         images = images.transpose(0, 3, 1, 2)
     if len(images) == 0:
         raise ValueError("the data is empty: there is no image in it")
-    if labels.shape != (len(images),):
-        raise ValueError(f"{len(images)} images need as many labels, got labels of shape {tuple(labels.shape)}")
+    labels = read_labels(labels, len(images))
     channels, height, width = images.shape[1:]
     if channels not in (1, 3):
         found = channels if channels <= 4 or images.shape[3] > 4 else images.shape[3]

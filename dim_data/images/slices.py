@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from dim_data.images.arrays import Arrays, read_arrays
+from dim_data.images.arrays import Arrays, read_arrays, read_labels
 from dim_data.images.npz import NpzArray
 from dim_data.images.pictures import Picture, Pictures
 from dim_data.images.pixels import Pixels, numbers
@@ -33,19 +33,9 @@ def as_rows(source: Arrays, pixels: Pixels) -> tuple[ImageRows, Array] | None:
         return None
     if images.shape[2] != images.shape[3] or pixels.frame.size not in (None, images.shape[2]):
         return None
-    labels = _labels(source)
+    labels = read_labels(source.labels, len(images))
     read_arrays(images[:1], labels[:1], pixels)  # or say what is wrong with them
     return ImageRows(images), labels
-
-
-def _labels(source: Arrays) -> Array:
-    labels = numbers(source.labels, "labels")
-    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
-    if labels.shape != (source.images.shape[0],):
-        raise ValueError(
-            f"{source.images.shape[0]} images need as many labels, got labels of shape {tuple(labels.shape)}"
-        )
-    return labels
 
 
 def array_pictures(source: Arrays, pixels: Pixels) -> Pictures:
@@ -54,8 +44,8 @@ def array_pictures(source: Arrays, pixels: Pixels) -> Pictures:
     Raises:
         ValueError: There are not as many labels as images.
     """
-    images, labels = source.images, _labels(source)
-    count = images.shape[0]
+    images, count = source.images, source.images.shape[0]
+    labels = read_labels(source.labels, count)
     step = max(1, CHUNK // max(1, math.prod(images.shape[1:])))
 
     def chunks(start: int) -> Iterator[Any]:
