@@ -17,9 +17,9 @@ from dim_data.networks import (
     ConvNet,
     autocast,
     in_float32,
-    in_one_piece,
     is_spawning,
     parse_options,
+    share_as_one_buffer,
     side_by_side,
 )
 
@@ -60,7 +60,7 @@ class Painter(nn.Module):
             self.teacher = ConvNet(config.spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __getstate__(self) -> dict[str, Any]:
-        return in_one_piece(self, self.__dict__, self.stored.values()) if is_spawning() else self.__dict__
+        return share_as_one_buffer(self, self.__dict__, self.stored.values()) if is_spawning() else self.__dict__
 
     @property
     def spec(self) -> ImageSpec:

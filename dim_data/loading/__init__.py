@@ -2,7 +2,7 @@
 
 * ``dataset``: :class:`DistilledDataset`, map-style, in place of torchvision's. Begin here.
 * ``named``: the bundled sets under torchvision's signatures, such as :class:`DistilledCIFAR10`.
-* ``items``: one by one or in batches; ``askers``: whether torch itself asks for a batch. ``sheets``: pictures painted a
+* ``items``: one by one or in batches; ``askers``: whether torch itself asks for a batch. ``blocks``: pictures painted a
   few at a time.
 * ``columns``: ``data`` and ``targets``, read, edited or assigned; ``forms``: as torchvision's sets hold them.
 * ``parts``: a set parted in two that never show the same picture.

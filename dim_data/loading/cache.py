@@ -9,12 +9,12 @@ from torch import Tensor
 
 from dim_data.generator import Generator
 from dim_data.images import torch_defaults
-from dim_data.loading.keeping import Keeper
+from dim_data.loading.keeping import CachingPainter
 
 __all__ = ["PictureCache"]
 
 
-class PictureCache(Keeper):
+class PictureCache(CachingPainter):
     """Synthesize as a generator with stored codes does, bit for bit, but decode no code twice.
 
     A picture is decoded when it is first asked for. Memory grows to one byte for each pixel and channel of each

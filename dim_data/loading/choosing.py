@@ -9,7 +9,7 @@ import torch
 
 from dim_data.generator import Generator
 from dim_data.loading.cache import PictureCache
-from dim_data.loading.keeping import Keeper
+from dim_data.loading.keeping import CachingPainter
 from dim_data.loading.memory import SHARE
 from dim_data.loading.slots import SlotCache
 
@@ -29,7 +29,7 @@ def check_cache(cache: CacheChoice) -> CacheChoice:
 
 def painter_for(
     generator: Generator, cache: CacheChoice, *, ipc: int, again: bool, opinions: bool, shared: bool
-) -> Generator | Keeper:
+) -> Generator | CachingPainter:
     """The generator, or what keeps its pictures.
 
     Args:

@@ -20,13 +20,13 @@ from torch.utils.data import Subset, get_worker_info
 from dim_data.generator import CHUNK, Generator, blended
 from dim_data.images import ImageSpec, torch_defaults
 from dim_data.loading.askers import torch_asker
+from dim_data.loading.blocks import BlockCache
 from dim_data.loading.choosing import CacheChoice, painter_for
 from dim_data.loading.columns import Columns
-from dim_data.loading.keeping import Keeper
+from dim_data.loading.keeping import CachingPainter
 from dim_data.loading.misuse import Misuse
 from dim_data.loading.passes import Passes, check_int
 from dim_data.loading.serials import serials_at
-from dim_data.loading.sheets import Sheets
 from dim_data.networks import is_spawning
 
 __all__ = ["Items"]
@@ -53,7 +53,7 @@ class Items(Columns):
         self._painter = painter_for(self.generator, cache, ipc=self.ipc, again=again, opinions=opinions, shared=shared)
         self._cache = cache
         self._passes, self._misuse = Passes(self._count), Misuse(self.generator, self.ipc)
-        self._rule_sheets()
+        self._make_blocks()
 
     def __setattr__(self, name: str, value: Any) -> None:
         # What pictures, their memory and their number were planned by.
@@ -75,24 +75,24 @@ class Items(Columns):
         )
         return other
 
-    def _rule_sheets(self) -> None:
+    def _make_blocks(self) -> None:
         self._shape = (self.spec.size, self.spec.size, 3)[: 2 if self.spec.channels == 1 else 3]
         self._pixels = math.prod(self._shape)
         opinion = 4 * self.spec.num_classes if self.soft_labels else 0
         # Looking up known pictures takes as long for many as for one.
-        size = CHUNK.get(self._device.type, 128) * (8 if isinstance(self._painter, Keeper) else 1)
-        self._sheets = Sheets(self.ipc * self.spec.num_classes, size, self._pixels + opinion)
+        size = CHUNK.get(self._device.type, 128) * (8 if isinstance(self._painter, CachingPainter) else 1)
+        self._blocks = BlockCache(self.ipc * self.spec.num_classes, size, self._pixels + opinion)
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
-        if not (is_spawning() and self._sheets.hand_on()):
-            del state["_sheets"]
+        if not (is_spawning() and self._blocks.share_memory()):
+            del state["_blocks"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if "_sheets" not in state:
-            self._rule_sheets()
+        if "_blocks" not in state:
+            self._make_blocks()
 
     @property
     def spec(self) -> ImageSpec:
@@ -134,7 +134,7 @@ class Items(Columns):
             self._misuse.look_at_parts(self._passes, torch_asker(self, sys._getframe(1)))
         if self._is_held([epoch]):
             return self._item(self._picture(place), self._target(place))
-        row = self._sheets.row(self._key(epoch), place, lambda places: self._rows(places, epoch))
+        row = self._blocks.row(self._key(epoch), place, lambda places: self._rows(places, epoch))
         opinion = _opinion(row[self._pixels :]) if self.soft_labels else None
         return self._item(row[: self._pixels].reshape(self._shape), self._label(place, opinion))
 
@@ -240,7 +240,7 @@ class Items(Columns):
         return _as_arrays(self._pictures(indices, torch.full_like(indices, self.epoch)))
 
     def _rows(self, places: Tensor, epoch: int) -> NDArray[np.uint8]:
-        """Rows of a sheet: each a picture and, if labels are soft, the opinion of it."""
+        """Rows of a block: each a picture and, if labels are soft, the opinion of it."""
         places = places.clamp(max=self.ipc * self.spec.num_classes - 1)  # past it lies what nobody asks for
         epochs = torch.full_like(places, epoch)
         pictures = self._pictures(places, epochs)

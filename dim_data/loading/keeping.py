@@ -12,10 +12,10 @@ from torch import Tensor
 
 from dim_data.generator import Generator
 from dim_data.images import torch_defaults
-from dim_data.loading.memory import SHARE, SHARED, common, free_shared_memory
-from dim_data.networks import hand_on, is_spawning, version_of
+from dim_data.loading.memory import SHARE, SHARED, free_shared_memory, shared_zeros
+from dim_data.networks import is_spawning, share_memory, version_of
 
-__all__ = ["Keeper", "Memory"]
+__all__ = ["CachingPainter", "Memory"]
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Memory:
     full: bool = False
 
 
-class Keeper(ABC):
+class CachingPainter(ABC):
     """Paints as a generator does, bit for bit, and keeps what it has painted; a subclass says by what.
 
     Memory is taken as pictures are asked for: until then it is address space, except on a GPU, where it is taken at the
@@ -95,7 +95,7 @@ class Keeper(ABC):
         count, device = self._shape[0], next(self.generator.decoder.parameters()).device
         try:
             if self._shared:
-                return Memory(common(*self._shape, dtype=torch.uint8), common(count, dtype=self._marks))
+                return Memory(shared_zeros(*self._shape, dtype=torch.uint8), shared_zeros(count, dtype=self._marks))
             rows = torch.empty(self._shape, dtype=torch.uint8, device=device)
             return Memory(rows, torch.zeros(count, dtype=self._marks, device=device))
         except (OSError, RuntimeError):  # of a GPU's memory: torch.OutOfMemoryError
@@ -107,11 +107,11 @@ class Keeper(ABC):
     def __getstate__(self) -> dict[str, Any]:
         memory = self._kept() if self._shared and is_spawning() else None
         if memory is not None and not memory.rows.is_shared():
-            memory = self._hand_on(memory)
+            memory = self._share_memory(memory)
         without = self._does_without or (is_spawning() and self._shared and memory is None)
         return {**self.__dict__, "_memory": memory, "_does_without": without}
 
-    def _hand_on(self, memory: Memory) -> Memory | None:
+    def _share_memory(self, memory: Memory) -> Memory | None:
         wanted, free = math.prod(self._shape) + memory.marks.nbytes, free_shared_memory()
         if self._optional and wanted * SHARE > free:
             return None
@@ -122,7 +122,7 @@ class Keeper(ABC):
                 "multiprocessing_context='fork', or leave out cache=True"
             )
         try:
-            hand_on(memory.rows, memory.marks)
+            share_memory(memory.rows, memory.marks)
         except RuntimeError:
             if not self._optional:
                 raise

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dim_data.images import torch_defaults
 
-__all__ = ["SHARE", "SHARED", "common", "free_shared_memory"]
+__all__ = ["SHARE", "SHARED", "free_shared_memory", "shared_zeros"]
 
 SHARED = Path("/dev/shm")  # where Linux keeps what spawned processes share; small in most containers
 SHARE = 4
@@ -20,7 +20,7 @@ SHARE = 4
 
 
 @torch_defaults(painting=True)
-def common(*shape: int, dtype: torch.dtype) -> Tensor:
+def shared_zeros(*shape: int, dtype: torch.dtype) -> Tensor:
     """Zeros in memory that every process forked from here shares, whatever there is of ``/dev/shm``.
 
     A page of it takes no memory until it is written.

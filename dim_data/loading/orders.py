@@ -80,7 +80,7 @@ class EpochSampler(DistributedSampler[int]):
         What :meth:`DistilledLoader.set_epoch` chose or a state brought stays, and this counts on from there:
         Fabric counts from 0 in each process.
         """
-        self.progress.count(epoch)
+        self.progress.follow(epoch)
 
     def left(self, place: int, share: Share) -> int:
         """How many pictures fall to each rank from ``place`` on; see :meth:`Share.count`."""

@@ -14,8 +14,8 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
-from dim_data.loading.memory import common
-from dim_data.networks import hand_on, is_spawning
+from dim_data.loading.memory import shared_zeros
+from dim_data.networks import is_spawning, share_memory
 
 __all__ = ["MAX_EPOCH", "Passes", "check_int", "check_state", "settings_to_save"]
 
@@ -82,9 +82,9 @@ class Passes:
 
     def _settle_in(self, last: NDArray[Any], owner: NDArray[Any], pinned: NDArray[Any]) -> None:
         """Keep these values in common memory from now on."""
-        self._last = common(len(last), dtype=torch.int32)
-        self._owner = common(len(last), dtype=torch.int16)  # the worker of the last draw; -1: none
-        self._pinned = common(1, dtype=torch.int64)
+        self._last = shared_zeros(len(last), dtype=torch.int32)
+        self._owner = shared_zeros(len(last), dtype=torch.int16)  # the worker of the last draw; -1: none
+        self._pinned = shared_zeros(1, dtype=torch.int64)
         for kept, values in zip((self._last, self._owner, self._pinned), (last, owner, pinned), strict=True):
             kept.numpy()[:] = values
         self._inherited: list[NDArray[Any]] | None = None
@@ -110,7 +110,7 @@ class Passes:
         self.settle()
         self._count_ranks()
         if is_spawning():
-            hand_on(self._last, self._owner, self._pinned)
+            share_memory(self._last, self._owner, self._pinned)
         return self.__dict__
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from dim_data.generator import Generator, blended
 from dim_data.images import ImageSpec, torch_defaults
-from dim_data.loading.keeping import Keeper
+from dim_data.loading.keeping import CachingPainter
 from dim_data.loading.progress import Progress
 from dim_data.loading.serials import serials_at
 
@@ -48,7 +48,7 @@ class LoaderPictures(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(
         self,
-        painter: Generator | Keeper,
+        painter: Generator | CachingPainter,
         generator: Generator,
         *,
         ipc: int,

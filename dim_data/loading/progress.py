@@ -28,11 +28,11 @@ class Progress:
     def __init__(self) -> None:
         self.cursor = Cursor(0)
         self._chosen = False
-        self._ahead = 0
+        self._offset = 0
 
     def choose(self, epoch: int, place: int = 0) -> None:
         """Let the next pass be that of ``epoch``, from ``place`` on."""
-        self.cursor, self._chosen, self._ahead = Cursor(epoch, place), True, 0
+        self.cursor, self._chosen, self._offset = Cursor(epoch, place), True, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Let the next pass be that of ``epoch``; one that was chosen and has not begun keeps its place."""
@@ -40,7 +40,7 @@ class Progress:
         waiting = not self.cursor.started and self.cursor.epoch == epoch
         self.choose(epoch, self.cursor.place if waiting else 0)
 
-    def count(self, epoch: int) -> None:
+    def follow(self, epoch: int) -> None:
         """What a sampler is told: a pass begins that the caller counts as ``epoch``.
 
         Callers count the passes that they made, Fabric from 0 in each process. So what was chosen since the last
@@ -48,9 +48,9 @@ class Progress:
         """
         epoch = check_int("epoch", epoch, 0, MAX_EPOCH)
         if self._chosen:
-            self._ahead = self.cursor.epoch - epoch
-        elif self.cursor.started or self.cursor.epoch != max(0, epoch + self._ahead):
-            self.cursor = Cursor(max(0, epoch + self._ahead))
+            self._offset = self.cursor.epoch - epoch
+        elif self.cursor.started or self.cursor.epoch != max(0, epoch + self._offset):
+            self.cursor = Cursor(max(0, epoch + self._offset))
 
     def begin(self, over: bool) -> Cursor:
         """Begin the pass that waits, or else the next one; ``over`` says that nothing is left of the one that waits."""

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from dim_data.generator import Generator, hash_keys
 from dim_data.images import torch_defaults
-from dim_data.loading.keeping import Keeper, Memory
+from dim_data.loading.keeping import CachingPainter, Memory
 
 __all__ = ["SlotCache"]
 
 WORD = 8  # bytes of a number in a check sum
 
 
-class SlotCache(Keeper):
+class SlotCache(CachingPainter):
     """Synthesize as a generator does, bit for bit, and keep an epoch: ``ipc`` pictures of each class.
 
     The picture of a serial takes the place of the one ``ipc`` serials before it. Each lies beside a check sum of what

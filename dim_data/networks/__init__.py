@@ -20,7 +20,7 @@ from dim_data.networks.checks import check_choice, check_int, check_names, check
 from dim_data.networks.classifiers import CLASSIFIERS, ConvNet, usual_convnet
 from dim_data.networks.compute import autocast, compiled, fast_dtype, in_float32, resolve_device
 from dim_data.networks.decoders import ARCHITECTURES, DoublingConv, ResidualBlock, parse_options, reached_sizes
-from dim_data.networks.handing import hand_on, in_one_piece, is_spawning
+from dim_data.networks.handing import is_spawning, share_as_one_buffer, share_memory
 from dim_data.networks.joining import is_first, joined, own_device
 from dim_data.networks.meeting import RankError
 from dim_data.networks.muon import Muon
@@ -61,9 +61,7 @@ __all__ = [
     "compiled",
     "fast_dtype",
     "group_rows",
-    "hand_on",
     "in_float32",
-    "in_one_piece",
     "is_first",
     "is_int",
     "is_spawning",
@@ -74,6 +72,8 @@ __all__ = [
     "reached_sizes",
     "resolve_device",
     "sample_codes",
+    "share_as_one_buffer",
+    "share_memory",
     "share_norms",
     "side_by_side",
     "usual_convnet",

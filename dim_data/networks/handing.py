@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-__all__ = ["hand_on", "in_one_piece", "is_spawning"]
+__all__ = ["is_spawning", "share_as_one_buffer", "share_memory"]
 
 ALIGNED = 64
 """Bytes of which the start of each tensor in a piece is a multiple."""
@@ -24,7 +24,7 @@ def is_spawning() -> bool:
     return get_spawning_popen() is not None
 
 
-def hand_on(*tensors: Tensor) -> None:
+def share_memory(*tensors: Tensor) -> None:
     """Move ``tensors`` to where a process that is being spawned can share them: ``/dev/shm`` on Linux.
 
     Raises:
@@ -88,7 +88,7 @@ class _Handed:
 _HANDED: WeakKeyDictionary[nn.Module, _Handed] = WeakKeyDictionary()
 
 
-def in_one_piece(module: nn.Module, state: Mapping[str, Any], more: Iterable[Tensor] = ()) -> dict[str, Any]:
+def share_as_one_buffer(module: nn.Module, state: Mapping[str, Any], more: Iterable[Tensor] = ()) -> dict[str, Any]:
     """The ``state`` that ``module`` is pickled by, its tensors of the CPU being parts of one, which processes share.
 
     Each tensor of its own takes a file descriptor, and ``forkserver`` hands on no more than 255 of these. While the
@@ -112,7 +112,7 @@ def in_one_piece(module: nn.Module, state: Mapping[str, Any], more: Iterable[Ten
         for start, tensor in zip(starts, tensors, strict=False):
             flat = _dense(tensor.detach()).as_strided((tensor.numel(),), (1,)).view(torch.uint8)
             piece[start : start + len(flat)] = flat
-        hand_on(piece)
+        share_memory(piece)
         handed = _HANDED[module] = _Handed(marks, piece)
     parts: dict[int, Any] = {id(t): _Part(handed.piece, s, t) for s, t in zip(starts, tensors, strict=False)}
     handed.state = copy.deepcopy(dict(state), parts)

@@ -204,7 +204,7 @@ def test_a_spawned_worker_does_without_where_room_is_scarce(
     monkeypatch.setattr(keeping, "SHARED", tmp_path)
     monkeypatch.setattr(keeping, "is_spawning", lambda: True)
     handed: list[int] = []
-    monkeypatch.setattr(keeping, "hand_on", lambda *tensors: handed.append(len(tensors)))
+    monkeypatch.setattr(keeping, "share_memory", lambda *tensors: handed.append(len(tensors)))
     marks = len(tiny_codes.bank)
     for free, wanted in ((4 * (BANK + marks), True), (4 * (BANK + marks) - 1, False)):
         stat = type("Stat", (), {"f_bavail": free, "f_frsize": 1})
@@ -226,7 +226,7 @@ def test_memory_that_is_not_to_be_had_is_done_without(tiny_codes: Generator, mon
     def fail(*shape: int, dtype: torch.dtype) -> torch.Tensor:
         raise OSError(12, "Cannot allocate memory")
 
-    monkeypatch.setattr(keeping, "common", fail)
+    monkeypatch.setattr(keeping, "shared_zeros", fail)
     with pytest.raises(OSError, match="Cannot allocate memory"):
         PictureCache(tiny_codes, shared=True)
     cached = PictureCache(tiny_codes, shared=True, optional=True)

@@ -493,7 +493,7 @@ def test_a_batch_in_a_worker_takes_one_forward_pass(tiny_noise: Generator, paint
 def test_a_pass_one_by_one_paints_each_picture_once(
     tiny_noise: Generator, painted: list[int], order: Iterable[int]
 ) -> None:
-    dataset = build(tiny_noise, ipc=32)  # 96 pictures: six sheets of 16
+    dataset = build(tiny_noise, ipc=32)  # 96 pictures: six blocks of 16
     whole = [int(index) + 24 * part for part in range(4) for index in order]
     for _ in range(2):
         painted.clear()

@@ -18,10 +18,10 @@ from torch.utils.data import ConcatDataset, DataLoader
 
 from dim_data.generator import painting
 from dim_data.generator.model import Generator
-from dim_data.loading import sheets
+from dim_data.loading import blocks
 from dim_data.loading.dataset import DistilledDataset
-from dim_data.loading.memory import common
-from dim_data.networks import hand_on, handing
+from dim_data.loading.memory import shared_zeros
+from dim_data.networks import handing, share_memory
 
 IPC = 4
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
@@ -98,7 +98,7 @@ def test_a_job_goes_on_from_where_it_was_forked(tiny_codes: Generator) -> None:
 
 def test_common_memory_holds_zeros_of_any_shape() -> None:
     for shape in ((3, 4), (0,), (7,)):
-        found = common(*shape, dtype=torch.int16)
+        found = shared_zeros(*shape, dtype=torch.int16)
         assert (found.shape, found.dtype, bool(found.any())) == (torch.Size(shape), torch.int16, False)
         found.fill_(-1)
 
@@ -122,7 +122,7 @@ def test_without_shared_memory_all_but_spawning_works(
         r"needs shared memory, and there is none .*Read-only.* use num_workers=0 or multiprocessing_context='fork'"
     )
     with pytest.raises(RuntimeError, match=sentence):
-        hand_on(torch.zeros(2))
+        share_memory(torch.zeros(2))
     with pytest.raises(RuntimeError, match=sentence):
         iter(DataLoader(dataset, 5, num_workers=1, multiprocessing_context="spawn"))
 
@@ -215,10 +215,10 @@ def test_spawned_workers_share_what_was_painted_for_items(
     tiny_noise: Generator, room: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a chunk that one of them paints the others take theirs."""
-    monkeypatch.setattr(sheets, "free_shared_memory", lambda: room)
+    monkeypatch.setattr(blocks, "free_shared_memory", lambda: room)
     dataset = build(tiny_noise)
     wrapped = ConcatDataset([dataset])
     loader = DataLoader(wrapped, 3, num_workers=2, multiprocessing_context="spawn", collate_fn=list)
     found = [image for batch in loader for image, _ in batch]
     assert found == epoch(tiny_noise, 0)
-    assert bool(dataset._sheets._keys.any()) == (room > 100)
+    assert bool(dataset._blocks._keys.any()) == (room > 100)
