@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from options import HelpFormatter
 from scale import MadeImages
 
 RESULT = Path(__file__).parent / "timing" / "processes.json"
@@ -99,17 +100,21 @@ def run_job(options: argparse.Namespace, processes: int, threads: int) -> dict[s
 
 def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     """What to measure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--processes", type=int, default=2)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument(
+        "--processes", type=int, default=2, help="ranks, and threads of the one that they are held against"
+    )
     parser.add_argument("--rounds", type=int, default=2, help="each kind of job so often, in turn")
-    parser.add_argument("--images", type=int, default=4000)
+    parser.add_argument("--images", type=int, default=4000, help="images that are made")
     parser.add_argument("--size", type=int, default=32, help="pixels of a side")
-    parser.add_argument("--steps", type=int, default=24, help="of each stage")
-    parser.add_argument("--members", type=int, default=2, help="of the pool")
-    parser.add_argument("--epochs", type=int, default=30, help="of evaluate()")
-    parser.add_argument("--options", type=json.loads, default={}, help="of the decoder, as JSON")
+    parser.add_argument("--steps", type=int, default=24, help="steps of each stage")
+    parser.add_argument("--members", type=int, default=2, help="members of the pool")
+    parser.add_argument("--epochs", type=int, default=30, help="epochs of evaluate()")
+    parser.add_argument(
+        "--options", type=json.loads, default={}, help="options of the decoder, as JSON (default: its own)"
+    )
     parser.add_argument("--device", help="default: CUDA where there is one")
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--out", type=Path, default=RESULT, help="a file (default: timing/processes.json)")
     parser.add_argument("--part", type=json.loads, help=argparse.SUPPRESS)
     return parser.parse_args(words)
 
@@ -127,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     names = ("processes", "rounds", "images", "size", "steps", "members", "epochs")
     result: dict[str, Any] = {name: getattr(options, name) for name in names}
     result["command"] = f"python benchmarks/processes.py {' '.join(sys.argv[1:] if argv is None else argv)}".strip()
-    result["machine"] = rounds["several"][0]["machine"]
+    result["machine"] = rounds["one"][0]["machine"]  # its threads are as many as those of all ranks
     result["gradients"] = rounds["several"][0]["gradients"]
     stages = [name for name in rounds["one"][0] if name not in ("machine", "gradients")]
     result["stages"] = {

@@ -28,6 +28,8 @@ from typing import Any
 
 import numpy as np
 
+from options import HelpFormatter
+
 RESULT = Path(__file__).parent / "timing" / "scale.json"
 BATCHES = 300
 """Of 64 images, fetched to see what that takes."""
@@ -210,19 +212,21 @@ def _child(options: argparse.Namespace, part: str, map_above: int, cache: Path, 
 
 def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     """What to measure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=100_000)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("--images", type=int, default=100_000, help="images that are made")
     parser.add_argument("--size", type=int, default=64, help="pixels of a side")
-    parser.add_argument("--classes", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=100, help="of each stage")
+    parser.add_argument("--classes", type=int, default=100, help="of the images, and of the bank")
+    parser.add_argument("--steps", type=int, default=100, help="steps of each stage")
     parser.add_argument("--kept", type=int, default=10_000, help="codes to store and refine; 0: one for each image")
-    parser.add_argument("--codes", type=int, default=0, help="of a bank to load, too")
-    parser.add_argument("--options", type=json.loads, default={}, help="of the decoder, as JSON")
+    parser.add_argument("--codes", type=int, default=0, help="codes of a bank to load, too (default: 0, none)")
+    parser.add_argument(
+        "--options", type=json.loads, default={}, help="options of the decoder, as JSON (default: its own)"
+    )
     parser.add_argument("--rounds", type=int, default=1, help="measurements of each kind, in turn")
     parser.add_argument("--no-memory", action="store_true", help="measure the mapped set alone")
     parser.add_argument("--device", help="default: CUDA where there is one")
     parser.add_argument("--cache", type=Path, help="a folder with room for the pixels; default: a temporary one")
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--out", type=Path, default=RESULT, help="a file (default: timing/scale.json)")
     parser.add_argument("--part", nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args(words)
 

@@ -29,6 +29,7 @@ from accuracy.machines import hardware
 from dim_data import __version__
 from dim_data.format import write_json
 from dim_data.networks import resolve_device
+from options import HelpFormatter
 from timing.contest import Bench
 from timing.making import measure_arithmetic, measure_distilling, measure_generator
 from timing.using import measure_growth, measure_loader, measure_profile, measure_start, measure_training
@@ -52,15 +53,15 @@ USING = ("loader", "training", "generator", "start", "profile")
 
 def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     """What to measure, and how long."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), help="default: all")
     parser.add_argument("--using", dest="sections", action="store_const", const=list(USING), help="the use half's")
     parser.add_argument("--device", help="default: CUDA where there is one")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each contestant in each round, at least")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant")
     parser.add_argument("--scale", type=float, default=1.0, help="of the epochs' sizes; below 1 for a trial")
     parser.add_argument("--original", type=Path, help="a checkout of the DiM paper's code, timed in its section")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="a folder (default: timing/results)")
     return parser.parse_args(words)
 
 

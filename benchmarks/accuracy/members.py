@@ -16,6 +16,7 @@ from dim_data.format import write_atomically
 from dim_data.images import LabelledImages, load_real
 from dim_data.networks import build_classifier, resolve_device
 from dim_data.protocol import recipe_for, train_classifier
+from options import HelpFormatter
 
 __all__ = ["images_of", "maker_arguments", "read_source", "trained"]
 
@@ -25,17 +26,15 @@ LOOKED_AT = 500
 
 def maker_arguments(name: str, description: str | None, dtype: str) -> argparse.ArgumentParser:
     """A parser of what all makers are told; ``dtype`` is the default of the file's."""
-    parser = argparse.ArgumentParser(
-        f"reproduce.py {name}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(f"reproduce.py {name}", description=description, formatter_class=HelpFormatter)
     parser.add_argument("source", help="a bundled name or a folder")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="a folder, where classifiers and the result are kept")
     parser.add_argument("--data", help="the training images (default: the dataset of the generator's name)")
-    parser.add_argument("--recipe", default="muon_crop", help="of the classifiers")
-    parser.add_argument("--ipc", type=int, default=36, help="of the classifiers")
-    parser.add_argument("--dtype", choices=("int4", "int8"), default=dtype)
+    parser.add_argument("--recipe", default="muon_crop", help="recipe of the classifiers")
+    parser.add_argument("--ipc", type=int, default=36, help="ipc of the classifiers")
+    parser.add_argument("--dtype", choices=("int4", "int8"), default=dtype, help="number format of the file")
     parser.add_argument("--data-root", default=os.environ.get("DIM_DATA_ROOT"), help="default: DIM_DATA_ROOT")
-    parser.add_argument("--device")
+    parser.add_argument("--device", help="default: CUDA where there is one")
     return parser
 
 

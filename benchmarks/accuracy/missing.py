@@ -24,6 +24,7 @@ from accuracy.sets import DATASETS, convnet_of
 from dim_data import Generator, bundled_names
 from dim_data.networks import ALONE, Errand, Ranks
 from dim_data.protocol import RECIPES
+from options import HelpFormatter
 
 CLASSIFIERS = {
     "convnet3": 1.0,
@@ -74,22 +75,24 @@ def lacking(args: argparse.Namespace) -> list[Cell]:
 
 def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     """Which cells to look for, and for how long to measure."""
-    parser = argparse.ArgumentParser(
-        "reproduce.py missing", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("reproduce.py missing", description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("--datasets", nargs="+", choices=list(DATASETS), default=list(DATASETS), help="default: all")
+    parser.add_argument(
+        "--classifiers", nargs="+", choices=list(CLASSIFIERS), default=list(CLASSIFIERS), help="default: all"
     )
-    parser.add_argument("--datasets", nargs="+", choices=list(DATASETS), default=list(DATASETS))
-    parser.add_argument("--classifiers", nargs="+", choices=list(CLASSIFIERS), default=list(CLASSIFIERS))
-    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
-    parser.add_argument("--ipc", type=int, nargs="+", default=[1, 10, 50])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=1000)
-    parser.add_argument("--max-minutes", type=float, default=float("inf"))
+    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES), help="default: all")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="default: all")
+    parser.add_argument("--ipc", type=int, nargs="+", default=[1, 10, 50], help="images of each class in an epoch")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one training each")
+    parser.add_argument("--epochs", type=int, default=1000, help="epochs of each training")
+    parser.add_argument(
+        "--max-minutes", type=float, default=float("inf"), help="begin no cell after so long (default: no limit)"
+    )
     parser.add_argument("--begun", action="store_true", help="only cells that some seed was measured of")
     parser.add_argument("--list", action="store_true", help="only print what is missing")
     parser.add_argument("--data-root", default=os.environ.get("DIM_DATA_ROOT"), help="default: DIM_DATA_ROOT")
-    parser.add_argument("--device")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--device", help="default: CUDA where there is one")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="a folder (default: accuracy/results)")
     return parser.parse_args(words)
 
 

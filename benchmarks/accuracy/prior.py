@@ -41,7 +41,9 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
         default="convnet3",
         help=f"one of {', '.join(sorted(CLASSIFIERS))}, which is trained first, or a generator that holds its teacher",
     )
-    parser.add_argument("--classifier-epochs", dest="classifier_epochs", type=int, default=1000)
+    parser.add_argument(
+        "--classifier-epochs", dest="classifier_epochs", type=int, default=1000, help="epochs of its training"
+    )
     for name in NUMBERS:
         kind = float if name in SHARES else int
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help="see PriorTrainingConfig")
@@ -52,7 +54,7 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="keep the classifier, a ConvNet-3, for soft labels",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
     return parser.parse_args(words)
 
 

@@ -26,9 +26,15 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     """What to refine, and how."""
     parser = maker_arguments("refine", __doc__, "int8")
     parser.add_argument("--codes", type=int, help="how many to keep (default: all)")
-    parser.add_argument("--looks", type=int, default=10)
-    parser.add_argument("--classifiers", nargs="+", default=["resnet10_half", "convnet3"], choices=sorted(CLASSIFIERS))
-    parser.add_argument("--epochs", type=int, default=1000)
+    parser.add_argument("--looks", type=int, default=10, help="how often each code is looked at")
+    parser.add_argument(
+        "--classifiers",
+        nargs="+",
+        default=["resnet10_half", "convnet3"],
+        choices=sorted(CLASSIFIERS),
+        help="networks that judge, in turn",
+    )
+    parser.add_argument("--epochs", type=int, default=1000, help="epochs of the classifiers")
     parser.add_argument("--temperature", type=float, default=3.0, help="of new soft labels in place of old; 0: none")
     return parser.parse_args(words)
 
