@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dim_data.hub.card import EUROSAT
 from dim_data.images import KNOWN_SPECS, LabelledImages, load_real
 
 DATASETS = {
@@ -19,19 +20,6 @@ DATASETS = {
 PAPERS = tuple(DATASETS)[:4]
 CONVNETS = {"eurosat": "convnet4"}
 """The ConvNet of the first tables of a set, where it is not ConvNet-3."""
-EUROSAT = (
-    "AnnualCrop",
-    "Forest",
-    "HerbaceousVegetation",
-    "Highway",
-    "Industrial",
-    "Pasture",
-    "PermanentCrop",
-    "Residential",
-    "River",
-    "SeaLake",
-)
-"""Its classes, which its file numbers in this order, that of its folders."""
 SVHN_TEST = 26_032
 """Images of SVHN's official test set."""
 

@@ -52,6 +52,8 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 SHARED = ("distill", "evaluate")
+TOLD = ("minutes", "refining_minutes", "images_shown")
+"""What ``info`` says of a training."""
 
 
 # Commands ------------------------------------------------------------------------------------------------
@@ -163,7 +165,7 @@ def _info(args: argparse.Namespace) -> int:
         "mean, std": f"{spec.mean}, {spec.std}",
         "commit": generator.revision,
         # From a file that anybody may have written: repr() leaves nothing that a terminal would obey.
-        "training": ", ".join(f"{name} {training[name]!r}" for name in ("minutes", "images_shown") if name in training),
+        "training": ", ".join(f"{name} {training[name]!r}" for name in TOLD if name in training),
     }
     for name, value in rows.items():
         if value:

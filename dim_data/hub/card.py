@@ -15,15 +15,34 @@ from dim_data.networks import ARCHITECTURES
 
 __all__ = ["is_bare", "is_untouched", "render_card"]
 
-PROJECT = "https://pypi.org/project/dim-data"
 PAPER = "2303.04707"
 ORIGINS = {
     "cifar10": ("CIFAR-10", "uoft-cs/cifar10"),
+    "eurosat": ("EuroSAT", None),
     "fashion_mnist": ("Fashion-MNIST", "zalando-datasets/fashion_mnist"),
     "mnist": ("MNIST", "ylecun/mnist"),
     "svhn": ("SVHN", "ufldl-stanford/svhn"),
 }
 """What the known image sets are called, and where the Hub has them."""
+EUROSAT = (
+    "AnnualCrop",
+    "Forest",
+    "HerbaceousVegetation",
+    "Highway",
+    "Industrial",
+    "Pasture",
+    "PermanentCrop",
+    "Residential",
+    "River",
+    "SeaLake",
+)
+"""The classes of EuroSAT, of which :data:`~dim_data.images.KNOWN_SPECS` knows nothing, in the order of its folders."""
+CLASSES = {name: spec.classes for name, spec in KNOWN_SPECS.items()} | {"eurosat": EUROSAT}
+CREDITS = {
+    "eurosat": "[EuroSAT](https://github.com/phelber/EuroSAT) (Helber et al. 2019), which is under the MIT licence and "
+    "contains modified Copernicus Sentinel data",
+}
+"""Whose a set is, and what must be said of it, where the Hub's page does not."""
 
 
 class Terms(NamedTuple):
@@ -38,6 +57,8 @@ TERMS = {
     "svhn": Terms("svhn-non-commercial", "http://ufldl.stanford.edu/housenumbers/", "for non-commercial use only"),
 }
 """Of the known image sets that have such."""
+PICTURES = {True: "other ones from epoch to epoch, until all were shown", False: "new ones in every epoch"}
+"""What an epoch shows, of stored codes and of noise."""
 LATENTS = {
     "noise": "random numbers, new for each picture",
     "gaussian": "random numbers, new for each picture",
@@ -47,17 +68,19 @@ LATENTS = {
 """What is said of each kind of source."""
 SEAL = "<!-- Written by dim-data and not edited since: sha256 {} -->\n"
 TEXT = """
-# {name}
+# {heading}
 
-{title} in a file of {megabytes:.2f} MB: a small generator, made by [dim_data]({project}), that paints labelled pictures
-to train classifiers on in place of the real ones, new ones in every epoch.
+{title} in a file of {megabytes:.2f} MB: a small generator, made by the Python library dim_data, that paints labelled
+pictures to train classifiers on in place of the real ones, {pictures}.
 
 ![Samples, one class a row]({samples})
 
 ## Use
 
+Install dim_data, then:
+
 ```python
-from dim_data import DistilledDataset  # pip install dim-data
+from dim_data import DistilledDataset
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 transform = Compose([ToTensor(), Normalize({mean}, {std})])
@@ -65,8 +88,7 @@ train_set = DistilledDataset("{repo_id}", ipc=50, transform=transform)
 image, label = train_set[0]  # a map-style dataset like torchvision's: hand it to your DataLoader
 ```
 
-`ipc` is the number of pictures of each class in an epoch. `revision="..."` pins a commit, `fixed=True` one
-set of pictures.
+`ipc` is the number of pictures of each class in an epoch. {pinning}
 
 **Normalisation.** Pictures come un-normalised. Use the mean and standard deviation above in training and in testing: a
 classifier trained under one normalisation and tested under another guesses at random.
@@ -105,7 +127,7 @@ They are for research on learning, not for judging people or products.
 PROTOCOL = """
 Accuracy on real test images, mean and sample standard deviation over the seeds. For each seed a fresh classifier is
 trained on nothing but pictures from this generator, `ipc` of each class in each epoch, and tested once, after its last
-step. `dim-data evaluate {repo_id}` measures it again.
+step. {command} measures it again.
 """
 
 
@@ -130,11 +152,9 @@ def render_card(
         training: What its training configuration says, if known.
     """
     spec, training = config.spec, training or {}
-    known = KNOWN_SPECS.get(spec.name)
-    title, origin = ORIGINS.get(spec.name, (spec.name, None))
-    terms = TERMS.get(spec.name)
-    if known is None or known.classes != spec.classes:
-        title, origin, terms = spec.name, None, None
+    known = CLASSES.get(spec.name) == spec.classes
+    title, origin = ORIGINS.get(spec.name, (spec.name, None)) if known else (spec.name, None)
+    terms, credit = (TERMS.get(spec.name), CREDITS.get(spec.name)) if known else (None, None)
     named: dict[str, Any] = {}
     if terms and license in (None, "other"):
         license, named = "other", {"license_name": terms.name, "license_link": terms.link}
@@ -150,35 +170,40 @@ def render_card(
         "metrics": ["accuracy"],
     }
     results = [state_accuracy(one, origin or spec.name, title) for one in accuracies]
-    name = repo_id.split("/")[-1]
+    name, pushed = repo_id.split("/")[-1], "/" in repo_id
+    files = "--test PATH`, with real test images there,"
+    if known and spec.name in KNOWN_SPECS:
+        files = "--data-root DIR`, with the real files in `DIR`,"
+    command = f"`dim-data evaluate {repo_id} {files}"
     text = TEXT.format(
-        name=name,
+        heading=f"{name}: {title}, distilled" if known else name,
         title=_plain(title),
         megabytes=size / 1e6,
-        project=PROJECT,
+        pictures=PICTURES[bool(config.codes)],
         samples=SAMPLES,
         mean=spec.mean,
         std=spec.std,
         repo_id=repo_id,
+        pinning=f"{'`revision=...` pins a commit, ' if pushed else ''}`fixed=True` pins one set of pictures.",
         facts=_table(_facts(config, size, training)),
-        accuracy=_accuracy(repo_id, accuracies),
+        accuracy=_accuracy(command, accuracies),
         likeness="The stored codes decode to likenesses of the images it was made from, which may be recognised."
         if config.codes
         else "It may reproduce images it was made from.",
-        licence=_licence(license, title, origin, terms),
+        licence=_licence(license, title, origin, terms, credit),
         paper=PAPER,
     )
     body = f"---\n{write_metadata(fields, name, results).strip()}\n---\n{text}\n"
     return body + SEAL.format(hashlib.sha256(body.encode()).hexdigest())
 
 
-def _licence(license: str | None, title: str, origin: str | None, terms: Terms | None) -> str:
+def _licence(license: str | None, title: str, origin: str | None, terms: Terms | None, credit: str | None) -> str:
     own = terms.text if terms and license == "other" else license or "not stated"
     page = f": see [its page](https://huggingface.co/datasets/{origin})" if origin else ""
     theirs = (
         f"which is {terms.text}, by [its terms]({terms.link}){page}" if terms else f"whose licence applies too{page}"
     )
-    return f"The generator: {own}. It is derived from {_plain(title)}, {theirs}."
+    return f"The generator: {own}. It is derived from {credit or f'{_plain(title)}, {theirs}'}."
 
 
 def _facts(config: GeneratorConfig, size: int, training: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -198,7 +223,12 @@ def _facts(config: GeneratorConfig, size: int, training: Mapping[str, Any]) -> l
     if training:
         numbers = [
             f"{training[key]:,} {unit}"
-            for key, unit in (("minutes", "minutes"), ("images_shown", "images shown"))
+            for key, unit in (
+                ("minutes", "minutes"),
+                ("refining_minutes", "minutes of refining its codes"),
+                ("teacher_minutes", "minutes of its teacher"),
+                ("images_shown", "images shown"),
+            )
             if isinstance(training.get(key), int | float)
         ]
         facts.append(("made by", ", ".join([*numbers, f"recipe in [{TRAINING_CONFIG}]({TRAINING_CONFIG})"])))
@@ -209,9 +239,9 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _accuracy(repo_id: str, accuracies: Sequence[Accuracy]) -> str:
+def _accuracy(command: str, accuracies: Sequence[Accuracy]) -> str:
     if not accuracies:
-        return f"Not measured yet: `dim-data evaluate {repo_id}` does it, on real test images."
+        return f"Not measured yet: {command} does it."
     rows = [
         (
             _plain(one.classifier),
@@ -225,7 +255,7 @@ def _accuracy(repo_id: str, accuracies: Sequence[Accuracy]) -> str:
     ]
     head = ("classifier", "recipe", "ipc", "epochs", "seeds", "accuracy")
     others = sorted({one.tested_on for one in accuracies if one.tested_on})
-    text = PROTOCOL.format(repo_id=repo_id).rstrip() + "".join(f" **Tested on {_plain(what)}.**" for what in others)
+    text = PROTOCOL.format(command=command).rstrip() + "".join(f" **Tested on {_plain(what)}.**" for what in others)
     return _table([head, ["---"] * len(head), *rows]) + "\n" + text
 
 

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from conftest import TINY, make_spec
-from dim_data import Evaluation, GeneratorConfig
+from dim_data import Evaluation, Generator, GeneratorConfig
 from dim_data.hub.accuracies import Accuracy, agree, read_accuracies
 from dim_data.hub.card import is_untouched, render_card
 from dim_data.images.specs import KNOWN_SPECS
@@ -80,6 +80,25 @@ def test_a_set_with_terms_of_its_own_states_them() -> None:
     assert "license" not in ModelCard(render(other)).data.to_dict()
 
 
+def test_eurosat_is_credited_though_no_set_of_that_name_can_be_read() -> None:
+    spec = Generator.from_pretrained("eurosat").spec
+    text = render(replace(CIFAR, spec=spec), license="mit", accuracies=ACCURACIES)
+    assert (
+        "It is derived from [EuroSAT](https://github.com/phelber/EuroSAT) (Helber et al. 2019), which is under" in text
+    )
+    assert "contains modified Copernicus Sentinel data." in text
+    assert "`dim-data evaluate alice/pets --test PATH`, with real test images there, measures it again." in text
+    other = render(replace(CIFAR, spec=replace(spec, classes=tuple("abcdefghij"))))
+    assert "Copernicus" not in other
+    assert "# pets\n" in other
+
+
+def test_a_bundled_generator_has_no_commits_to_pin() -> None:
+    text = render_card("cifar10", CIFAR, size=3_210_000)
+    assert "revision" not in text
+    assert "`fixed=True` pins one set of pictures." in text
+
+
 def test_one_seed_has_no_spread_to_state() -> None:
     one = Accuracy("convnet3", "tuned", 10, 1000, (4,), 0.6671, 0.0)
     card = render(license="mit", accuracies=(one,))
@@ -94,24 +113,29 @@ def test_what_is_not_known_is_left_out() -> None:
     text = render(GeneratorConfig(make_spec(1, 28), "dim", options={"width": 4}))
     data = ModelCard(text).data.to_dict()
     assert not {"license", "datasets", "model-index"} & set(data)
-    assert "Not measured yet: `dim-data evaluate alice/pets` does it" in text
+    assert "Not measured yet: `dim-data evaluate alice/pets --test PATH`, with real test images there," in text
     assert "not stated" in text
     assert "| latents | random numbers, new for each picture |" in text
+    assert "in place of the real ones, new ones in every epoch." in text
     # A set that only has the name of a known one is not that one.
     mine = replace(make_spec(), name="cifar10")
     assert "uoft-cs" not in render(GeneratorConfig(mine, "compact", "codes", TINY, codes=3))
 
 
 def test_the_text_says_what_it_is() -> None:
-    training = {"minutes": 12.5, "images_shown": 1_234_567, "config": {"first": "adversarial"}}
+    training = {"minutes": 12.5, "images_shown": 1_234_567, "refining_minutes": 7.5, "config": {"first": "adversarial"}}
     text = render(accuracies=ACCURACIES, training=training)
     for part in (
+        "# pets: CIFAR-10, distilled\n",
         "CIFAR-10 in a file of 3.21 MB",
+        "in place of the real ones, other ones from epoch to epoch, until all were shown.",
+        "`revision=...` pins a commit, `fixed=True` pins one set of pictures.",
+        "`dim-data evaluate alice/pets --data-root DIR`, with the real files in `DIR`, measures it again.",
         "![Samples, one class a row](samples.png)",
         "| images | 32x32, RGB |",
         "| classes | 10: airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck |",
         "| latents | 50000 stored codes |",
-        "| made by | 12.5 minutes, 1,234,567 images shown, recipe in [training_config.json](training_config.json) |",
+        "| made by | 12.5 minutes, 7.5 minutes of refining its codes, 1,234,567 images shown, recipe in [",
         "| convnet3 | tuned | 10 | 1000 | 0, 1, 2 | 66.71% +- 0.31% |",
         "- gan\n",
         "(https://huggingface.co/datasets/uoft-cs/cifar10)",
