@@ -19,6 +19,7 @@ from dim_data.protocol import RECIPES
 __all__ = ["DEMO_EPOCHS", "build_parser"]
 
 DEMO_EPOCHS = 400
+OTHERS = "; of other sets, such as eurosat, name the test images by --test"
 DTYPES = ("int4", "int8", "float16", "bfloat16", "float32")
 
 
@@ -49,13 +50,13 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
         )
         sub.add_argument("--revision", help="branch, tag or commit of a Hub id")
 
-    def data_root(sub: Any) -> None:
+    def data_root(sub: Any, more: str = "") -> None:
         sub.add_argument(
             "--data-root",
             metavar="DIR",
             default=os.environ.get("DIM_DATA_ROOT") or None,
             help="where the files of cifar10, mnist, fashion_mnist or svhn are: NAME.npz, or as torchvision keeps "
-            "them (default: the environment variable DIM_DATA_ROOT)",
+            f"them{more} (default: the environment variable DIM_DATA_ROOT)",
         )
 
     def tested_on(sub: Any) -> None:
@@ -75,10 +76,10 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
     )
     sub.add_argument("source", nargs="?", default="cifar10", help="what to train on (default: %(default)s)")
     sub.add_argument(
-        "--epochs", type=positive, default=DEMO_EPOCHS, help="of ten pictures a class (default: %(default)s)"
+        "--epochs", type=positive, default=DEMO_EPOCHS, help="epochs of ten pictures a class (default: %(default)s)"
     )
     tested_on(sub)
-    data_root(sub)
+    data_root(sub, OTHERS)
     device(sub)
 
     sub = command(
@@ -98,11 +99,11 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="change a field of DistillConfig, such as matching.steps; run.json has what the others are here",
+        help="change a field of DistillConfig, such as matching.steps; run.json in DIR has the values of all fields",
     )
     sub.add_argument("--size", type=positive, metavar="PIXELS", help="resize and crop every image: photos need it")
     sub.add_argument("--mirror", action="store_true", help="a mirrored image is of the same class: augment by flips")
-    sub.add_argument("--seed", type=seed, help="of everything random (default: the preset's)")
+    sub.add_argument("--seed", type=seed, help="seed of everything random (default: the preset's)")
     sub.add_argument("--max-minutes", type=minutes, metavar="M", help="stop after so long, resumably")
     sub.add_argument("--no-resume", action="store_true", help="refuse to go on with a run that --out holds")
     sub.add_argument("--overwrite", action="store_true", help="begin anew in a folder that holds a run")
@@ -136,7 +137,7 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
         "--checkpoint", type=Path, metavar="FILE", help="keep what is done there: killed, the same command goes on"
     )
     sub.add_argument("--json", action="store_true", help="print the result as JSON")
-    data_root(sub)
+    data_root(sub, OTHERS)
     device(sub)
 
     sub = command(
@@ -178,14 +179,16 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
     kept = sub.add_mutually_exclusive_group()
     kept.add_argument("--codes", type=positive, metavar="N", help="how many codes to keep (default: all)")
     kept.add_argument("--noise", action="store_true", help="keep none: let noise drive the decoder")
-    sub.add_argument("--rank", type=positive, help="with --noise: of its Gaussians (default: 128)")
+    sub.add_argument("--rank", type=positive, help="with --noise: rank of the Gaussians (default: 128)")
     sub.add_argument(
         "--soft-labels",
         action=argparse.BooleanOptionalAction,
         help="with --noise: train a teacher to keep beside it; --no-soft-labels: leave out those beside codes",
     )
     sub.add_argument(
-        "--epochs", type=positive, help="with --soft-labels or --set: of the teacher, at ipc 10 (default: 1000)"
+        "--epochs",
+        type=positive,
+        help="with --soft-labels or --set: epochs of the teacher's training, at ipc 10 (default: 1000)",
     )
     sub.add_argument(
         "--set",
@@ -194,12 +197,12 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
         metavar="options.NAME=N",
         help="train a decoder that differs in this option of its architecture",
     )
-    sub.add_argument("--steps", type=positive, help=f"with --set: of that training (default: {SLIM_STEPS})")
+    sub.add_argument("--steps", type=positive, help=f"with --set: steps of that training (default: {SLIM_STEPS})")
     sub.add_argument(
         "--dtype",
         choices=DTYPES,
         default="int8",
-        help="of the weights on disk; what lies in 4 bits already stays so under int8 (default: %(default)s)",
+        help="format of the weights on disk; what lies in 4 bits already stays so under int8 (default: %(default)s)",
     )
     sub.add_argument("--seed", type=seed, default=0, help="chooses the codes, teaches (default: %(default)s)")
     sub.add_argument("--json", action="store_true", help="describe the result as JSON")
@@ -244,8 +247,8 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
     sub.add_argument("--private", action="store_true", default=None, help="make a new repository private")
     sub.add_argument("--revision", help="the branch to commit to (default: main)")
     sub.add_argument("--create-pr", action="store_true", help="open a pull request instead")
-    sub.add_argument("--message", default="Upload generator with dim_data", help="of the commit")
-    sub.add_argument("--license", help="of the Hub's list, such as mit")
+    sub.add_argument("--message", default="Upload generator with dim_data", help="of the commit (default: %(default)s)")
+    sub.add_argument("--license", help="a licence of the Hub's list, such as mit")
     sub.add_argument("--overwrite-card", action="store_true", help="replace a README.md although edited by hand")
     sub.add_argument("--json", action="store_true", help="print the commit's address as JSON")
     return parser

@@ -93,7 +93,8 @@ def distill(
         should_stop: Asked after each step; ``True`` saves and stops.
 
     Returns:
-        The generator with the best held-out downstream accuracy, in eval mode, also saved in ``out/generator``.
+        The generator at the checkpoint that taught most on held-out training images, in eval mode, also saved in
+        ``out/generator``. The presets let two compete; above 32 pixels ``default`` and ``noise`` take the last.
 
     Raises:
         StoppedError: ``max_minutes`` ran out or ``should_stop`` said so; the run is saved.

@@ -127,7 +127,8 @@ class Painter(nn.Module):
             pictures: uint8 (B, C, H, W): those pictures, where they are at hand; else a teacher has them painted.
 
         Returns:
-            float32 (B, num_classes): probabilities, each row summing to 1; those stored, in steps of 1/255.
+            float32 (B, num_classes): probabilities, each row summing to 1; those stored are bytes
+            over the sum of their row.
 
         Raises:
             IndexError: A label is outside [0, num_classes).

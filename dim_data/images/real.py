@@ -70,8 +70,9 @@ def load_real(
               ``test/`` and the like above them;
             - a pair of tensors or arrays (images, labels), images of shape (N, C, H, W), (N, H, W) or (N, H, W, C):
               uint8 or integers up to 255, uint16 over its whole range, booleans, floats in [0, 1];
-            - a dataset whose items are (PIL image, array or tensor, int), map-style or a stream with an end;
-            - a table of the Hugging Face library ``datasets``, or a dict of its splits.
+            - a dataset whose items are (PIL image, array or tensor, int), map-style or torch's ``IterableDataset``
+              with an end;
+            - a table or stream of the Hugging Face library ``datasets``, or a dict of its splits.
         spec: What the images are; taken from the data (and the known datasets) when left out. Labels are matched to
             its classes by name, where the data names its own or is a known dataset; as numbers, where its classes are
             numbers; else in order. One warning says which were paired that are called differently.

@@ -27,7 +27,7 @@ D = TypeVar("D", bound="DistilledDataset")
 
 
 class DistilledDataset(Items):
-    """A labelled image set that a generator paints, new in every epoch.
+    """A labelled image set that a generator paints: other pictures from epoch to epoch, until all were shown.
 
     Picture ``index`` is of class ``index % num_classes``. What it shows is a pure function of (weights, seed,
     epoch, index), bit-equal on one kind of device however the indices are batched or shared out to workers.
