@@ -77,6 +77,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_classifiers: Non
     monkeypatch.setitem(distillation.PRESETS, "default", tiny)
     monkeypatch.setitem(CLASSIFIERS, "convnet4", partial(ConvNet, width=8, depth=4))
     monkeypatch.setattr(protocol, "evaluate", partial(protocol.evaluate, epochs=1))
+    monkeypatch.setattr(datasets, "CIFAR10", lambda root, train, transform: datasets.FakeData(20, transform=transform))
     monkeypatch.setitem(hub_server.TOKENS, "hf_me", "me")
     monkeypatch.chdir(tmp_path)
     with hub_server.serve_hub() as hub:
@@ -91,8 +92,10 @@ def test_a_block_of_the_readme_runs(heading: str, code: str, desk: Path, capsys:
     if "images" in found:  # the last batch of a loop
         assert found["images"].shape == (50, 3, 32, 32)
         assert found["labels"].shape == (50,)
-    if heading == "As a loader":
+    if heading in ("As a dataset", "As a loader"):
         assert found["images"].min() < -1, "normalised"
+    if heading == "As a dataset":
+        assert found["test_set"].transform.transforms[-1] is found["train_set"].transform.transforms[-1]
     if "train_set" in found:
         assert len(found["train_set"]) == 50 * len(found["train_set"].classes)
     if heading == "Share":
@@ -214,7 +217,20 @@ def test_the_table_of_kinds_states_the_speed_that_was_measured() -> None:
     assert [cell.strip() for cell in row.split("|")[2:4]] == [f"{first}; {later} once each was shown", noise]
 
 
-def test_the_cached_pictures_of_cifar10_take_the_memory_that_the_readme_says() -> None:
-    config = Generator.from_pretrained("cifar10").config
-    size = config.codes * torch.Size((config.spec.channels, config.spec.size, config.spec.size)).numel()
-    assert f"{size / 1e6:.0f} MB for all {config.codes:,} of `cifar10`" in (ROOT / "README.md").read_text()
+def test_cached_pictures_take_the_memory_that_the_readme_says() -> None:
+    text = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    for name in bundled_names():
+        config = Generator.from_pretrained(name).config
+        size = config.codes * torch.Size((config.spec.channels, config.spec.size, config.spec.size)).numel()
+        if config.codes:
+            stated = rf"{size / 1e6:.0f}( MB)?( for all {config.codes:,})? of `{name}`"
+            assert re.search(stated, text), stated
+
+
+def test_codes_come_again_when_the_readme_says() -> None:
+    text = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    (sentence,) = re.findall(r"they come again once each was shown: ([^.]*)\.", text)
+    stated = dict(re.findall(r"([\d,]+) of (?:a class of )?`(\w+)`", sentence))
+    for count, name in stated.items():
+        assert {int(count.replace(",", ""))} == set(Generator.from_pretrained(name).bank.counts.tolist())
+    assert len(stated) == 3
