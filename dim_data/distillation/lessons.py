@@ -17,7 +17,7 @@ from dim_data.distillation.loops import StageStep
 from dim_data.distillation.reconstruction import encode_images
 from dim_data.format import to_numbers
 from dim_data.generator import Generator
-from dim_data.images import LabelledImages, torch_defaults
+from dim_data.images import LabelledImages, cut, torch_defaults
 from dim_data.networks import ALONE, GlobalRng, Ranks, TokenPrior
 from dim_data.protocol import LoopState
 
@@ -152,13 +152,9 @@ def _typical(sight: Sight, labels: Tensor, some: Tensor, accept: float) -> Tenso
 
 def _shift(images: Tensor, moves: Tensor) -> Tensor:
     """Cut images (B, C, H, W) at ``moves`` (2, B), each 0 to 2 * SHIFT, out of themselves with mirrored borders."""
-    height, width = images.shape[2:]
     padded = F.pad(images.float(), (SHIFT,) * 4, mode="reflect").to(images.dtype)
     down, right = moves.to(images.device)
-    rows = (down[:, None] + torch.arange(height, device=images.device))[:, None, :, None]
-    columns = (right[:, None] + torch.arange(width, device=images.device))[:, None, None, :]
-    taken = padded.gather(2, rows.expand(-1, images.shape[1], -1, padded.shape[3]))
-    return taken.gather(3, columns.expand(-1, images.shape[1], height, -1))
+    return cut(padded, down, right, images.shape[2])
 
 
 @dataclass

@@ -21,7 +21,7 @@ The lowest floor: it imports nothing of dim_data.
 
 from __future__ import annotations
 
-from dim_data.images.augmentation import AUGMENTATIONS, augment, augment_pair, permitted
+from dim_data.images.augmentation import AUGMENTATIONS, augment, augment_pair, cut, permitted
 from dim_data.images.caches import CachedImages, cache_folder, cached_images, remove_cached
 from dim_data.images.defaults import are_default, in_steps, torch_defaults
 from dim_data.images.labelled import LabelledImages, digest
@@ -52,6 +52,7 @@ __all__ = [
     "bundled_test_sample",
     "cache_folder",
     "cached_images",
+    "cut",
     "digest",
     "held",
     "in_steps",

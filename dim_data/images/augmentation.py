@@ -15,7 +15,7 @@ from torch import Tensor
 from dim_data.images.portions import WHOLE, Portion
 from dim_data.images.specs import ImageSpec
 
-__all__ = ["AUGMENTATIONS", "augment", "augment_pair", "permitted"]
+__all__ = ["AUGMENTATIONS", "augment", "augment_pair", "cut", "permitted"]
 
 
 def _uniform(images: Tensor, rng: torch.Generator, portion: Portion, low: float, high: float) -> Tensor:
@@ -35,15 +35,26 @@ def flip(images: Tensor, rng: torch.Generator, portion: Portion = WHOLE) -> Tens
 
 def crop(images: Tensor, rng: torch.Generator, portion: Portion = WHOLE) -> Tensor:
     """Shift each image by up to an eighth of its size on both axes, zeros entering (4 of 32 pixels)."""
-    batch, channels, height, width = images.shape
-    pad = height // 8
+    size = images.shape[2]
+    pad = size // 8
     down, right = _integers(images, rng, portion, 0, 2 * pad), _integers(images, rng, portion, 0, 2 * pad)
-    padded = F.pad(images, (pad, pad, pad, pad))
-    rows = (down[:, None] + torch.arange(height, device=images.device))[:, None, :, None]
-    columns = (right[:, None] + torch.arange(width, device=images.device))[:, None, None, :]
-    rows = rows.expand(batch, channels, height, padded.shape[3])
-    columns = columns.expand(batch, channels, height, width)
-    return padded.gather(2, rows).gather(3, columns)
+    return cut(F.pad(images, (pad, pad, pad, pad)), down, right, size)
+
+
+def cut(images: Tensor, down: Tensor, right: Tensor, size: int) -> Tensor:
+    """Cut a square out of each image.
+
+    Args:
+        images: (B, C, H, W).
+        down: int64 (B,), the first row of each square.
+        right: int64 (B,), its first column.
+        size: Pixels of its side.
+    """
+    batch, channels, _, width = images.shape
+    along = torch.arange(size, device=images.device)
+    rows, columns = (down[:, None] + along)[:, None, :, None], (right[:, None] + along)[:, None, None, :]
+    taken = images.gather(2, rows.expand(batch, channels, size, width))
+    return taken.gather(3, columns.expand(batch, channels, size, size))
 
 
 def color(images: Tensor, rng: torch.Generator, portion: Portion = WHOLE) -> Tensor:

@@ -8,6 +8,7 @@ that will not come, and after an error the group can be used as before.
 from __future__ import annotations
 
 import itertools
+import math
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -161,12 +162,7 @@ class Meeting:
 
 def _bytes(about: Sequence[int]) -> int:
     kind, ndim, *shape = about
-    if not kind:
-        return 0
-    numbers = 1
-    for size in shape[:ndim]:
-        numbers *= size
-    return numbers * DTYPES[kind - 1].itemsize
+    return math.prod(shape[:ndim]) * DTYPES[kind - 1].itemsize if kind else 0
 
 
 @contextmanager
