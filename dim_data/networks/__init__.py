@@ -15,7 +15,13 @@ Networks are chosen by name, never by code from a repository. Imports ``images``
 
 from __future__ import annotations
 
-from dim_data.networks.building import build_classifier, check_classifier, classifier_builder, logits_of
+from dim_data.networks.building import (
+    build_classifier,
+    check_classifier,
+    classifier_builder,
+    identify_classifier,
+    logits_of,
+)
 from dim_data.networks.checks import check_choice, check_int, check_names, check_number, is_int
 from dim_data.networks.classifiers import CLASSIFIERS, ConvNet, usual_convnet
 from dim_data.networks.compute import autocast, compiled, fast_dtype, in_float32, resolve_device
@@ -61,6 +67,7 @@ __all__ = [
     "compiled",
     "fast_dtype",
     "group_rows",
+    "identify_classifier",
     "in_float32",
     "is_first",
     "is_int",

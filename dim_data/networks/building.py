@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from dim_data.images import ImageSpec
+from dim_data.images import ImageSpec, digest, torch_defaults
 from dim_data.networks.classifiers import CLASSIFIERS
 from dim_data.networks.compute import autocast
+from dim_data.networks.rng import GlobalRng
 
-__all__ = ["build_classifier", "check_classifier", "classifier_builder", "logits_of"]
+__all__ = ["build_classifier", "check_classifier", "classifier_builder", "identify_classifier", "logits_of"]
 
 Builder = Callable[[ImageSpec], nn.Module]
 
@@ -78,6 +82,42 @@ def build_classifier(classifier: str | Builder, spec: ImageSpec) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TypeError(f"a classifier must be an nn.Module, the builder returned {type(model).__name__}")
     return model
+
+
+@torch_defaults()
+def identify_classifier(
+    classifier: Builder, spec: ImageSpec, seed: int, device: torch.device | None = None
+) -> dict[str, str]:
+    """What tells a builder of classifiers from another, whatever either is called: what it builds.
+
+    Args:
+        classifier: The builder, which is called twice.
+        spec: What it builds for.
+        seed: Of the fresh weights; torch's random state stays where it is.
+        device: A GPU that it may build on.
+
+    Returns:
+        The class of what it builds; a digest of its layers, of how they are set and of which weights are trained; and
+        one of the fresh weights, where they are the same each time.
+    """
+    weights: set[str] = set()
+    for _ in range(2):
+        with GlobalRng(seed, device):
+            model = build_classifier(classifier, spec)
+        state = model.state_dict().values()
+        weights.add(digest(t for t in state if isinstance(t, Tensor) and not is_lazy(t)))
+    layers = [re.sub(r" at 0x[0-9a-fA-F]+", "", repr(model))]
+    for name, module in model.named_modules():
+        settings = {key: value for key, value in vars(module).items() if isinstance(value, int | float | str)}
+        layers.append(f"{name}: {sorted(settings.items())}")
+    layers += [f"{name} {tuple(p.shape)} {p.requires_grad}" for name, p in model.named_parameters() if not is_lazy(p)]
+    text = hashlib.sha256("\n".join(layers).encode()).hexdigest()[:16]
+    # Whoever draws weights from other random numbers than torch's has others each time, of the same work.
+    return {
+        "kind": type(model).__name__,
+        "layers": text,
+        "weights": weights.pop() if len(weights) == 1 else "drawn anew each time",
+    }
 
 
 def logits_of(output: Any, count: int, classes: int, who: str = "classifier") -> Tensor:

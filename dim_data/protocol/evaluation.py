@@ -28,6 +28,7 @@ from dim_data.networks import (
     build_classifier,
     check_int,
     classifier_builder,
+    identify_classifier,
     is_int,
     own_device,
     usual_convnet,
@@ -132,7 +133,8 @@ def evaluate(
         size: Resize and crop every real image to so many pixels: the size of what ``train`` paints.
         columns: The keys of the image and the label in the items of a dataset, where they are not found by type.
         checkpoint: A file that keeps what is done, and is removed at the end; other ranks have files beside it. Any
-            number of ranks goes on from them. Default: none is kept.
+            number of ranks goes on from them. Classifiers that a callable builds are told apart by what it builds:
+            with a checkpoint, it is called twice more. Default: none is kept.
         checkpoint_seconds: Time between two writings of it.
         alone: Train all seeds in this process, whatever process group there is.
         device: Default: CUDA where there is one, in a process group that of the rank.
@@ -178,6 +180,8 @@ def evaluate(
     called = classifier if isinstance(classifier, str) else getattr(classifier, "__name__", "")
     identity = {"classifier": called, "recipe": chosen, "ipc": ipc, "epochs": epochs, "seeds": tuple(seeds)}
     identity["refresh"] = refresh
+    if not isinstance(classifier, str) and (checkpoint is not None or ranks.size > 1):  # many are called <lambda>
+        identity["network"] = identify_classifier(classifier, train.spec, seeds[0], place)
     sittings = Sittings(checkpoint, {"train": train, "test": test, **identity}, checkpoint_seconds, ranks.rank)
     errand = Errand(ranks, "evaluate", sittings.identity if ranks.size > 1 else {})
     if errand.other is not None:

@@ -112,7 +112,10 @@ def kept(tmp_path: Path) -> Path:
             r"train\.std \(\[0\.25, 0\.25, .* here\)",
         ),
         ({"test": TRAIN}, r"test\.digest \(.* here\)"),
-        ({"classifier": forgetful}, r"classifier \('convnet3' there, 'forgetful' here\)"),
+        (
+            {"classifier": forgetful},
+            r"classifier \('convnet3' there, 'forgetful' here\), network \(nothing there, \{'kind': 'Sequential', .*\)",
+        ),
         ({"recipe": "paper"}, r"recipe\.name \('tuned' there, 'paper' here\), recipe\.batch_size .* and \d more"),
         ({"ipc": 5}, r"ipc \(4 there, 5 here\)"),
         ({"epochs": 6}, r"epochs \(5 there, 6 here\)"),
@@ -149,14 +152,77 @@ def test_evaluations_are_told_apart_by_how_much_is_new(
         evaluate(tiny_prior, TEST, **SETTINGS, refresh=after, checkpoint=path)
 
 
-def test_classifiers_of_one_name_are_told_apart_by_their_weights(kept: Path) -> None:
+def flat(spec: ImageSpec, last: Callable[[], nn.Module] = nn.Identity, scale: float = 1.0) -> nn.Module:
+    linear = nn.Linear(spec.channels * spec.size**2, spec.num_classes)
+    linear.weight.data.mul_(scale)
+    return nn.Sequential(nn.Flatten(), linear, last())
+
+
+def frozen(spec: ImageSpec) -> nn.Module:
+    model = flat(spec)
+    model[1].bias.requires_grad_(False)  # type: ignore[index, union-attr]
+    return model
+
+
+class Scaled(nn.Module):
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.by = by
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.by
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "named"),
+    [
+        (lambda spec: flat(spec), lambda spec: flat(spec, nn.ReLU), "layers"),
+        (lambda spec: flat(spec), lambda spec: flat(spec, scale=2.0), "weights"),
+        (lambda spec: flat(spec), lambda spec: nn.ModuleList([flat(spec)])[0][1:], "layers"),
+        (lambda spec: flat(spec), lambda spec: frozen(spec), "layers"),
+        (lambda spec: flat(spec, lambda: Scaled(1.0)), lambda spec: flat(spec, lambda: Scaled(2.0)), "layers"),
+        (partial(flat, scale=1.0), partial(flat, scale=2.0), "weights"),
+    ],
+)
+def test_classifiers_of_one_name_are_told_apart_by_what_is_built(
+    first: Any, second: Any, named: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "kept.pt"
+    options: dict[str, Any] = {**SETTINGS, "checkpoint": path, "checkpoint_seconds": 0}
+    with pytest.raises(KilledError):
+        evaluate(TRAIN, TEST, first, **options, on_step=killer([], 2))
+    before = path.read_bytes()
+    with pytest.raises(
+        ValueError, match=rf"is of other work: it differs in network\.{named} \('\w+' there, '\w+' here\)"
+    ):
+        evaluate(TRAIN, TEST, second, **options)
+    assert path.read_bytes() == before
+    evaluate(TRAIN, TEST, first, **options)
+
+
+def test_a_classifier_called_like_a_known_one_is_told_apart(kept: Path) -> None:
     def other(spec: ImageSpec) -> nn.Module:
-        return nn.Sequential(nn.Flatten(), nn.Linear(spec.channels * spec.size**2, spec.num_classes))
+        return flat(spec)
 
     other.__name__ = "convnet3"
-    with pytest.raises(ValueError, match=r"cannot be resumed: it is damaged or of another version \(RuntimeError\)"):
+    with pytest.raises(ValueError, match=r"is of other work: it differs in network \(nothing there, "):
         evaluate(TRAIN, TEST, other, **SETTINGS, checkpoint=kept)
     assert kept.exists()
+
+
+def test_weights_that_are_drawn_from_elsewhere_and_lazy_ones_go_on(tmp_path: Path) -> None:
+    drawn = iter(range(100))
+
+    def build(spec: ImageSpec) -> nn.Module:
+        return nn.Sequential(flat(spec, scale=1.0 + next(drawn)), nn.LazyLinear(spec.num_classes))
+
+    options: dict[str, Any] = {**SETTINGS, "checkpoint": tmp_path / "kept.pt", "checkpoint_seconds": 0}
+    with pytest.raises(KilledError):
+        evaluate(TRAIN, TEST, build, **options, on_step=killer([], 2))
+    before, losses = torch.get_rng_state(), []
+    evaluate(TRAIN, TEST, build, **options, on_step=killer(losses, -1))
+    assert len(losses) == 8
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 class Ran:
