@@ -89,7 +89,8 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
         "  dim-data distill photos/ --size 64 --out runs/photos    # one sub-folder of images per class\n"
         "  dim-data distill pathmnist.npz --out runs/path --max-minutes 30\n"
         "  dim-data distill cifar10 --data-root DIR --out runs/c10 --set matching.steps=6000 --set options.width=96\n\n"
-        "Killed, stopped by --max-minutes (exit code 3) or by Ctrl-C (130), the same command goes on where it was.",
+        "Killed, stopped by --max-minutes (exit code 3) or by Ctrl-C (130), the same command goes on where it was, "
+        "without\n--overwrite or --no-resume.",
     )
     sub.add_argument("data", help=f"an image folder, an .npz with train_images and train_labels, or {_either()}")
     sub.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of this run")
@@ -105,8 +106,14 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
     sub.add_argument("--mirror", action="store_true", help="a mirrored image is of the same class: augment by flips")
     sub.add_argument("--seed", type=seed, help="seed of everything random (default: the preset's)")
     sub.add_argument("--max-minutes", type=minutes, metavar="M", help="stop after so long, resumably")
-    sub.add_argument("--no-resume", action="store_true", help="refuse to go on with a run that --out holds")
-    sub.add_argument("--overwrite", action="store_true", help="begin anew in a folder that holds a run")
+    sub.add_argument(
+        "--no-resume", action="store_true", help="refuse a folder that holds a run: to go on, leave it out"
+    )
+    sub.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="begin anew in a folder that holds a run, which is lost: to go on, leave it out",
+    )
     sub.add_argument("--json", action="store_true", help="describe the result as JSON")
     data_root(sub)
     device(sub)

@@ -22,23 +22,35 @@ from dim_data.images import torch_defaults
 from dim_data.networks import ALONE, Ranks
 from dim_data.protocol import LoopState, StoppedError
 
-__all__ = ["DivergenceError", "Run"]
+__all__ = ["DivergenceError", "Run", "call_to_resume"]
 
 
 class DivergenceError(RuntimeError):
     """A loss became NaN or infinite; the last good checkpoint is kept."""
 
 
+def call_to_resume(resume: bool, overwrite: bool) -> str:
+    """The call that goes on with a run, told from the one that began it: what would refuse or delete it is left out."""
+    said = ["overwrite=True (--overwrite)"] * overwrite + ["resume=False (--no-resume)"] * (not resume)
+    return f"the same call{' without ' * bool(said)}{' and '.join(said)}"
+
+
 class Run:
     """One output folder: where the run stands, its checkpoint and its log.
 
-    All of the ``ranks`` know where it stands, and the first one writes.
+    All of the ``ranks`` know where it stands, and the first one writes. ``again`` is the call that goes on with it.
     """
 
     def __init__(
-        self, out: Path, config: DistillConfig, checkpoint_seconds: float, deadline: float, ranks: Ranks = ALONE
+        self,
+        out: Path,
+        config: DistillConfig,
+        checkpoint_seconds: float,
+        deadline: float,
+        ranks: Ranks = ALONE,
+        again: str = "the same call",
     ) -> None:
-        self.out, self.config, self.ranks = out, config, ranks
+        self.out, self.config, self.ranks, self.again = out, config, ranks, again
         self.checkpoint_seconds, self.deadline = checkpoint_seconds, deadline
         self.done: list[str] = []
         self.states: dict[str, LoopState] = {}
@@ -164,7 +176,7 @@ class Run:
                 self.ranks.barrier()  # whoever ends first may end the others
                 raise StoppedError(
                     f"{reason} in stage {record.stage!r}, step {record.step} of {record.steps}; saved in {self.out}: "
-                    f"the same call resumes it"
+                    f"{self.again} resumes it"
                 )
         self.check()
 
@@ -195,7 +207,7 @@ class Run:
             raise OSError(
                 f"could not write {self.out / name}: {error.__cause__ or error}. "
                 f"{'The checkpoint before it is intact' if kept else 'No checkpoint had been written before'}: "
-                f"free some space and run the same call again"
+                f"free some space and run {self.again} again"
             ) from error
 
     def _unreadable(self, error: Exception) -> ValueError:

@@ -29,7 +29,7 @@ from dim_data.distillation.matching import match_images, match_labels
 from dim_data.distillation.pool import start_pool, warm_pool
 from dim_data.distillation.presets import PRESETS, DistillConfig
 from dim_data.distillation.reconstruction import reconstruct, reconstruction_parts
-from dim_data.distillation.runs import Run
+from dim_data.distillation.runs import Run, call_to_resume
 from dim_data.distillation.sharing import check_batches, check_same
 from dim_data.format import BEFORE, RESULT, RUN, GeneratorConfig, check_writable
 from dim_data.generator import Generator
@@ -84,8 +84,10 @@ def distill(
         root: Where a known dataset's files are, if ``data`` is its name.
         size: Resize and crop every image to so many pixels; left out, they must be squares of one size.
         columns: The keys of the image and the label in the items of ``data``, where they are not found by type.
-        resume: Go on with the run in ``out``, if there is one; ``False`` refuses a folder with a run.
-        overwrite: Begin anew in a folder that holds a run.
+        resume: Go on with the run in ``out``, if there is one; ``False`` refuses a folder with a run, be it of this
+            very call: leave it out to go on.
+        overwrite: Begin anew in a folder that holds a run, which is deleted, be it of this very call: leave it out to
+            go on.
         max_minutes: Stop after this long in this call, resumably.
         checkpoint_seconds: Time between checkpoints.
         device: Default: CUDA where there is one, in a process group that of the rank.
@@ -144,7 +146,7 @@ def distill(
             if finished:
                 return Generator.from_pretrained(out / RESULT, device=place)
             deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
-            run = Run(out, config, checkpoint_seconds, deadline, ranks)
+            run = Run(out, config, checkpoint_seconds, deadline, ranks, call_to_resume(resume, overwrite))
             run.load()
             train, held_out = full.split(config.holdout, config.seed) if config.holdout else (full, full)
             train = train.to(place)

@@ -15,7 +15,7 @@ BRIEF = 80
 
 
 class StoppedError(Exception):
-    """The time budget ran out or ``should_stop`` said so. What is done is saved, and the same call resumes it."""
+    """The time budget ran out or ``should_stop`` said so. The message says what is saved, and which call resumes it."""
 
 
 class Stateful(Protocol):

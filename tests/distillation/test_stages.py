@@ -424,6 +424,33 @@ def test_should_stop_stops_cleanly_and_the_same_call_goes_on(name: str, unbroken
 
 
 @pytest.mark.parametrize(
+    ("options", "left_out"),
+    [
+        ({"overwrite": True}, r" without overwrite=True \(--overwrite\)"),
+        ({"resume": False}, r" without resume=False \(--no-resume\)"),
+        (
+            {"overwrite": True, "resume": False},
+            r" without overwrite=True \(--overwrite\) and resume=False \(--no-resume\)",
+        ),
+    ],
+)
+def test_a_call_that_would_delete_or_refuse_its_run_says_which_call_resumes_it(
+    options: dict[str, Any], left_out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[StageStep] = []
+    common: dict[str, Any] = {"config": settings("codes"), "out": tmp_path, "on_step": steps.append}
+    with pytest.raises(StoppedError, match=rf"saved in .*: the same call{left_out} resumes it$"):
+        distill(DATA, **common, **options, should_stop=lambda: True)
+    with pytest.raises(StoppedError, match=r"saved in .*: the same call resumes it$"):
+        distill(DATA, **common, should_stop=lambda: True)
+    assert [step.step for step in steps] == [1, 2]
+    if "overwrite" in options:
+        monkeypatch.setattr(runs.torch, "save", no_space)
+        with pytest.raises(OSError, match=rf"free some space and run the same call{left_out} again$"):
+            distill(DATA, **common, **options, should_stop=lambda: True)
+
+
+@pytest.mark.parametrize(
     ("name", "last"), [("codes", 9), ("codes", 21), ("codes", 33), ("refined", 40), ("refined", 51)]
 )
 def test_a_stop_late_or_at_the_last_step_of_a_stage(name: str, last: int, unbroken: Unbroken, tmp_path: Path) -> None:
