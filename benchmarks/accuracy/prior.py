@@ -116,4 +116,5 @@ def main(words: Sequence[str]) -> Path:
         "held_out_bits": min(bits),
     }
     write_json(folder / TRAINING_CONFIG, training)
+    (args.out / CHECKPOINT).unlink(missing_ok=True)  # all is safe
     return folder

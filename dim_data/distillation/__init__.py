@@ -27,7 +27,7 @@ from dim_data.distillation.choices import (
     SelectionConfig,
 )
 from dim_data.distillation.fitting import fit_to_images
-from dim_data.distillation.folders import check_outside
+from dim_data.distillation.folders import check_outside, claimed
 from dim_data.distillation.learning import learn_prior
 from dim_data.distillation.loops import StageStep
 from dim_data.distillation.presets import PRESETS, DistillConfig
@@ -53,6 +53,7 @@ __all__ = [
     "StageStep",
     "StoppedError",
     "check_outside",
+    "claimed",
     "distill",
     "fit_to_images",
     "learn_prior",

@@ -16,7 +16,7 @@ from dim_data.distillation.encoding import ENCODER_BATCH, encoder_parts, fit_enc
 from dim_data.distillation.lessons import Lesson, image_lesson
 from dim_data.distillation.loops import StageStep, in_sittings
 from dim_data.format import to_numbers
-from dim_data.generator import Generator, drawn_rows
+from dim_data.generator import Generator, check_teacher, drawn_rows
 from dim_data.images import LabelledImages, digest, torch_defaults
 from dim_data.networks import in_float32, resolve_device
 from dim_data.protocol import LoopState, Sittings
@@ -60,7 +60,8 @@ def learn_prior(
             one, never all. 0 holds none out.
         seed: Of everything random.
         device: Default: CUDA where there is one.
-        checkpoint: File that keeps what is done, until all is. The same call, later, goes on from it.
+        checkpoint: File that keeps what is done, and the result when all is. The same call, later, goes on from it, or
+            gives that result again to the bit. It is not removed: do so when the result is saved.
         checkpoint_seconds: Time between two writings of the file.
         on_step: Called after each step.
         should_stop: Asked after each step; ``True`` writes the file and stops.
@@ -72,13 +73,16 @@ def learn_prior(
         StoppedError: ``should_stop`` said so.
         OSError: The file could not be written.
         ValueError: There are no codes, ``images`` are not those of the codes, ``holdout`` is not in [0, 1), ``config``
-            leaves the training out or turns images where none are given, or the file is of another call.
+            leaves the training out or turns images where none are given, the teacher is another network, or the file
+            is of another call.
     """
     bank, config = generator.bank, config or PriorTrainingConfig()
     if not 0 <= holdout < 1 or not config.epochs:
         raise ValueError(f"holdout must be in [0, 1) and epochs positive, got {holdout} and {config.epochs}")
     if config.turned and images is None:
         raise ValueError("codes cannot be turned: give the images that they are of, or leave prior.turned off")
+    if teacher is not None:
+        check_teacher(teacher, generator.spec)  # before hours are spent
     if images is not None:
         images = images.in_terms_of(generator.spec)
         if not torch.equal(images.labels.cpu(), bank.labels.cpu()):

@@ -83,9 +83,12 @@ def in_sittings(
     on_step: Callable[[StageStep], object] | None,
     should_stop: Callable[[], bool] | None,
 ) -> None:
-    """Go through all ``steps`` of ``state``, which ``sittings`` keep from one to the next.
+    """Go through all ``steps`` of ``state``, which ``sittings`` keep from one to the next, and at the end.
+
+    The file is whoever made the call's to remove, who knows when the result is safe.
 
     Raises:
+        OSError: The file could not be written.
         StoppedError: ``should_stop`` said so after a step.
     """
     for step in steps:
@@ -94,4 +97,4 @@ def in_sittings(
         if should_stop is not None and should_stop():
             raise sittings.stopped(f"stage {step.stage!r}, step {step.step} of {step.steps}")
         sittings.step(state)
-    sittings.close()
+    sittings.keep()

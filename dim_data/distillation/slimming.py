@@ -65,7 +65,8 @@ def slim_decoder(
         lr: Peak rate of Muon.
         seed: Of everything random.
         device: Default: CUDA where there is one.
-        checkpoint: File that keeps what is done, until all is. The same call, later, goes on from it.
+        checkpoint: File that keeps what is done, and the result when all is. The same call, later, goes on from it, or
+            gives that result again to the bit. It is not removed: do so when the result is saved.
         checkpoint_seconds: Time between two writings of the file.
         on_step: Called after each step.
         should_stop: Asked after each step; ``True`` writes the file and stops.

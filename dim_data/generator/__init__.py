@@ -14,6 +14,7 @@ Imports ``hub`` and the floors below it.
 
 from __future__ import annotations
 
+from dim_data.generator.deriving import check_teacher
 from dim_data.generator.draws import bank_index, hash_keys, permute
 from dim_data.generator.facts import describe, read_training
 from dim_data.generator.fewer import class_shares, drawn_rows
@@ -31,6 +32,7 @@ __all__ = [
     "bank_index",
     "blended",
     "bundled_names",
+    "check_teacher",
     "class_shares",
     "describe",
     "drawn_rows",

@@ -13,9 +13,19 @@ from dim_data.format import GeneratorConfig
 from dim_data.generator.fewer import class_shares, drawn_rows
 from dim_data.generator.painting import Painter
 from dim_data.generator.sources import fit_gaussian
-from dim_data.networks import TokenPrior, parse_options
+from dim_data.images import ImageSpec
+from dim_data.networks import ConvNet, TokenPrior, parse_options
 
-__all__ = ["fresh", "kept_rows", "with_codes", "with_decoder", "with_gaussian", "with_prior", "with_rows"]
+__all__ = [
+    "check_teacher",
+    "fresh",
+    "kept_rows",
+    "with_codes",
+    "with_decoder",
+    "with_gaussian",
+    "with_prior",
+    "with_rows",
+]
 
 P = TypeVar("P", bound=Painter)
 
@@ -116,13 +126,23 @@ def with_prior(generator: P, prior: TokenPrior, teacher: nn.Module | None) -> P:
     return other.requires_grad_(False).eval().to(next(generator.decoder.parameters()).device)
 
 
+def check_teacher(teacher: nn.Module, spec: ImageSpec) -> None:
+    """Raise ``ValueError`` unless a generator of ``spec`` can keep this teacher."""
+    with torch.random.fork_rng(devices=[]):
+        _load_teacher(ConvNet(spec), teacher)
+
+
 def _teach(generator: Painter, teacher: nn.Module | None) -> None:
     """Let the generator keep this teacher."""
     if teacher is not None:
-        try:
-            generator.teacher.load_state_dict(teacher.state_dict())
-        except RuntimeError as error:
-            raise ValueError(f"the teacher must be a ConvNet(spec) of the generator's spec: {error}") from error
+        _load_teacher(generator.teacher, teacher)
+
+
+def _load_teacher(place: nn.Module, teacher: nn.Module) -> None:
+    try:
+        place.load_state_dict(teacher.state_dict())
+    except RuntimeError as error:
+        raise ValueError(f"the teacher must be a ConvNet(spec) of the generator's spec: {error}") from error
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -114,3 +115,56 @@ def test_a_rank_that_is_too_high_is_refused_before_a_teacher_is_trained(
     assert "rank must be an int of 0 to 1024, got 1500" in capsys.readouterr().err
     assert not sitting
     assert not (tmp_path / "out").exists()
+
+
+def test_two_at_once_in_one_folder_are_kept_apart(
+    codes_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, found = tmp_path / "out", []
+
+    def advance(self: Any, record: Any) -> None:
+        if record.step == 2:
+            found.append(shrink(codes_folder, out, "--set", "options.width=9", *SLIM[2:]))
+
+    monkeypatch.setattr(shrinking.StageBars, "advance", advance)
+    assert shrink(codes_folder, out, *SLIM) == 0
+    assert found == [1]
+    assert f"another process is at work in {out}: wait for it or stop it" in capsys.readouterr().err
+    assert Generator.from_pretrained(out).config.options["width"] == 8
+
+
+@pytest.mark.parametrize("options", [SLIM, ["--noise", "--soft-labels", "--rank", 3, "--epochs", 2], ["--codes", 30]])
+@pytest.mark.parametrize("at", ["save", "notes"])
+def test_what_ends_while_the_result_is_written_goes_on_from_what_was_trained(
+    at: str, options: list[Any], codes_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+
+    def ended(*args: Any, **rest: Any) -> None:
+        (out / ".model.safetensors.7.tmp").touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def killed(*args: Any, **rest: Any) -> None:
+        raise KeyboardInterrupt
+
+    steps = steps_of(monkeypatch)
+    with monkeypatch.context() as patch:
+        if at == "save":
+            patch.setattr(Generator, "save_pretrained", ended)
+        else:
+            patch.setattr(shrinking, "write_atomically", killed)
+        assert shrink(codes_folder, out, *options) == (1 if at == "save" else 130)
+    trained = len(steps)
+    assert shrink(codes_folder, out, *options) == 0
+    assert len(steps) == trained
+    assert {path.name for path in out.iterdir()} == MADE
+    assert shrink(codes_folder, out, *options) == 1  # it is whole now
+
+
+def test_an_unfinished_folder_with_something_else_in_it_is_refused(codes_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / shrinking.UNFINISHED).touch()
+    (out / "README.md").touch()
+    assert shrink(codes_folder, out, "--codes", 30) == 1
+    assert {path.name for path in out.iterdir()} == {shrinking.UNFINISHED, "README.md"}
