@@ -120,11 +120,12 @@ def test_a_rank_that_is_too_high_is_refused_before_a_teacher_is_trained(
 def test_two_at_once_in_one_folder_are_kept_apart(
     codes_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, found = tmp_path / "out", []
+    out, found = tmp_path / "out", list[int | None]()
 
     def advance(self: Any, record: Any) -> None:
-        if record.step == 2:
-            found.append(shrink(codes_folder, out, "--set", "options.width=9", *SLIM[2:]))
+        if record.step == 2 and not found:
+            found.append(None)
+            found[0] = shrink(codes_folder, out, "--set", "options.width=9", *SLIM[2:])
 
     monkeypatch.setattr(shrinking.StageBars, "advance", advance)
     assert shrink(codes_folder, out, *SLIM) == 0
