@@ -81,9 +81,17 @@ def with_codes(generator: P, latents: Tensor | Iterable[Tensor], labels: Tensor,
     bank.codes.copy_(torch.cat([bank.pack(part) for part in parts])[order])
     if soft is not None:
         for place, part in zip(bank.soft.split(PACKED), order.split(PACKED), strict=True):
-            place.copy_((soft[part] * 255).round())
+            place.copy_(_in_bytes(soft[part]))
     bank.counts.copy_(counts)
     return other
+
+
+def _in_bytes(soft: Tensor) -> Tensor:
+    """Soft labels as they are stored: uint8, those of the likeliest class being 255. What is stored already stays."""
+    if soft.dtype == torch.uint8:
+        return soft
+    # In parts of 1, all of many classes that are nearly as likely would be rounded to nothing.
+    return (soft / soft.amax(1, keepdim=True).clamp(min=1e-30) * 255).round().to(torch.uint8)
 
 
 @torch.no_grad()
@@ -151,7 +159,7 @@ def with_rows(generator: P, rows: Tensor, soft_labels: bool) -> P:
     bank = generator.bank
     if len(rows) and not (int(rows.min()) >= 0 and int(rows.max()) < len(bank)):
         raise IndexError(f"rows must lie in [0, {len(bank)}), got {int(rows.min())} to {int(rows.max())}")
-    soft = bank.soft[rows].float() / 255 if soft_labels and generator.config.soft_labels else None
+    soft = bank.soft[rows] if soft_labels and generator.config.soft_labels else None
     latents = (bank.unpack(bank.codes[part]) for part in rows.split(PACKED))
     kept = with_codes(generator, latents, bank.labels_of(rows), soft)
     return kept.requires_grad_(False).eval().to(bank.codes.device)

@@ -69,7 +69,7 @@ class Generator(Painter):
         Args:
             latents: float (N, *latent_shape) in [-1, 1], or parts of them, taken one by one.
             labels: int64 (N,); every class must occur.
-            soft: Probabilities (N, num_classes) to store beside them, if any.
+            soft: Probabilities (N, num_classes) to store beside them, if any, in a byte each.
         """
         return with_codes(self, latents, labels, soft)
 

@@ -21,7 +21,7 @@ class StoredCodes(LatentSource):
     Attributes:
         codes: uint8 (N, packed), the bank; see :func:`~dim_data.format.pack`.
         counts: int64 (num_classes,), codes of each class.
-        soft: uint8 (N, num_classes), what a teacher says of each picture, in parts of 255; with soft labels only.
+        soft: uint8 (N, num_classes), what a teacher says of each picture, as shares of any sum; with soft labels only.
         levels: Values that each number of a code may have.
     """
 
