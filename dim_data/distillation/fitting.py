@@ -11,6 +11,8 @@ Presets are made for about 50,000 images of 32 pixels. Up to 32 pixels nothing c
   pixels double: they see objects of the same share of the image.
 * Batches are halved each time: an image has four times the pixels to learn from, and four times the cost.
 * Fewer images take fewer steps, by the square root of their number; of fewer than 4,500 they take three tenths.
+* The decoder of the paper writes the label over as many numbers of its noise as there are classes: noise grows with
+  them, at any size, so that 90 numbers are left, as with ten classes.
 * The last step is taken: to choose by classifiers would cost more than a choice among few held-out images is worth.
 """
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from dim_data.distillation.presets import DistillConfig
@@ -33,9 +36,14 @@ IMAGES = 50_000
 LEAST = 0.3
 """Share of the steps that the smallest set takes."""
 
+NOISE, MAX_NOISE = 90, 1024
+"""Numbers of the paper's noise that are left beside a label; the most that there may be in all."""
+
 
 def fit_to_images(config: DistillConfig, spec: ImageSpec, count: int, keep: Collection[str] = ()) -> DistillConfig:
-    """``config`` with what goes with the images fitted to them; up to 32 pixels, and of adversarial stages, as it is.
+    """``config`` with what goes with the images fitted to them.
+
+    Up to 32 pixels, and with an adversarial stage, it is as it was, but for the paper's noise.
 
     Args:
         config: One of :data:`~dim_data.distillation.PRESETS`, or one with some fields changed.
@@ -43,7 +51,12 @@ def fit_to_images(config: DistillConfig, spec: ImageSpec, count: int, keep: Coll
         count: How many there are.
         keep: Fields that somebody chose, such as ``"matching.steps"`` or ``"options.code_channels"``: they stay.
     """
-    if not spec.doublings or config.first == "adversarial":
+    if config.first == "adversarial":
+        latent_dim = min(MAX_NOISE, spec.num_classes + NOISE)
+        if config.architecture != "dim" or "options.latent_dim" in keep or latent_dim <= NOISE + 10:
+            return config
+        return replace(config, options={**config.options, "latent_dim": latent_dim})
+    if not spec.doublings:
         return config
     share = min(1.0, max(LEAST, math.sqrt(count / IMAGES)))
     factor = 8 if spec.doublings > 1 and spec.size % 8 == 0 else 4

@@ -99,10 +99,11 @@ class DimDecoder(nn.Module):
 
     def __init__(self, spec: ImageSpec, options: DimOptions, source: str) -> None:
         super().__init__()
-        if options.latent_dim < spec.num_classes:
+        if options.latent_dim <= spec.num_classes:
             raise ValueError(
-                f"architecture 'dim' writes the one-hot label over the noise: latent_dim must be at least "
-                f"{spec.num_classes}, the number of classes, got {options.latent_dim}"
+                f"architecture 'dim' writes the one-hot label over the first numbers of the noise: latent_dim must be "
+                f"more than {spec.num_classes}, the number of classes, or each has but one picture; got "
+                f"{options.latent_dim}"
             )
         sizes = [spec.size]
         while sizes[0] > 4:

@@ -33,6 +33,17 @@ def test_the_papers_recipe_stays_the_papers(size: int) -> None:
     assert fit_to_images(PRESETS["paper"], make_spec(3, size), 6_000) == PRESETS["paper"]
 
 
+@pytest.mark.parametrize(("classes", "latent_dim"), [(10, None), (11, 101), (100, 190), (1000, 1024)])
+@pytest.mark.parametrize("size", [32, 64])
+def test_the_papers_noise_grows_with_the_classes(classes: int, latent_dim: int | None, size: int) -> None:
+    paper, spec = PRESETS["paper"], make_spec(3, size, classes)
+    options = {"latent_dim": latent_dim} if latent_dim else {}
+    assert fit_to_images(paper, spec, 6_000) == replace(paper, options=options)
+    assert fit_to_images(paper, spec, 6_000, keep={"options.latent_dim"}) == paper
+    compact = replace(paper, architecture="compact")
+    assert fit_to_images(compact, spec, 6_000) == compact
+
+
 @pytest.mark.parametrize(("size", "classifier", "batch"), [(64, "convnet4", 32), (128, "convnet5", 16)])
 @pytest.mark.parametrize("name", ["default", "noise"])
 def test_what_goes_with_the_size(name: str, size: int, classifier: str, batch: int) -> None:
