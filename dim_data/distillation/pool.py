@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dim_data.distillation.choices import PoolConfig
 from dim_data.distillation.loops import StageStep, draw_batch
 from dim_data.images import ImageSpec, LabelledImages, augment, in_steps, torch_defaults
-from dim_data.networks import ALONE, GlobalRng, Ranks, autocast, build_classifier, compiled
+from dim_data.networks import ALONE, GlobalRng, Ranks, autocast, build_classifier, check_classifier, compiled
 from dim_data.protocol import LoopState
 
 __all__ = ["age_member", "elders", "renew_member", "start_pool", "warm_pool"]
@@ -35,10 +35,18 @@ def start_pool(config: PoolConfig, spec: ImageSpec, seed: int, device: torch.dev
     Returns:
         A state with the parts ``pool``, a ``ModuleList``, and ``optimiser``, with one group a member, which says how
         many steps it has been trained.
+
+    Raises:
+        ValueError: One of them cannot look at such images.
     """
     with GlobalRng(seed):
-        names = itertools.islice(itertools.cycle(config.classifiers), len(config.ages))
+        names = list(itertools.islice(itertools.cycle(config.classifiers), len(config.ages)))
         pool = nn.ModuleList(build_classifier(name, spec) for name in names)
+    for name, member in zip(names, pool, strict=True):  # before any of them is trained
+        try:
+            check_classifier(member, spec)
+        except ValueError as error:
+            raise ValueError(f"pool.classifiers names {name!r}, which cannot look at these images: {error}") from error
     pool.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     groups = [{"params": list(member.parameters()), "steps": 0} for member in pool]
     optimiser = torch.optim.SGD(groups, PEAK_LR, momentum=0.9, weight_decay=5e-4, nesterov=True)

@@ -191,9 +191,8 @@ def _stages(
     sharing: dict[str, Any] = {"device": device, "ranks": ranks}
     common: dict[str, Any] = {"augmentation": permitted(config.augmentation, spec), **sharing}
     pool_config = replace(config.pool, augmentation=permitted(config.pool.augmentation, spec))
-    pool = start_pool(pool_config, spec, config.seed + 1, device)
-    if config.matching.steps:
-        run.add("pool", pool)
+    if config.matching.steps:  # or there is no pool
+        pool = run.add("pool", start_pool(pool_config, spec, config.seed + 1, device))
         if "pool" not in run.done:
             run.drive(warm_pool(pool, train, pool_config, **sharing), on_step, should_stop)
             run.done.append("pool")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import make_data
+from conftest import make_data, make_spec
 from dim_data.distillation.choices import PoolConfig
 from dim_data.distillation.pool import AGING_LR, PEAK_LR, age_member, renew_member, start_pool, warm_pool
 from dim_data.networks.classifiers import ConvNet, ResNet
@@ -119,3 +119,11 @@ def test_a_renewed_member_is_fresh_and_has_no_momentum(member: int) -> None:
     assert same(module, weights(twin.parts["pool"][member]))
     renew_member(twin, member)
     assert not same(module, weights(twin.parts["pool"][member]))
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_member_that_cannot_look_at_such_images_is_refused_before_any_is_trained() -> None:
+    with pytest.raises(
+        ValueError, match=r"pool\.classifiers names 'convnet5', which cannot look at these images: the cla"
+    ):
+        start_pool(PoolConfig(("convnet3", "convnet5"), (2, 2)), make_spec(3, 28), 0, CPU)
