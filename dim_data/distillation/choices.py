@@ -24,7 +24,7 @@ class PoolConfig:
     """The pool of classifiers, under which real and generated images are compared.
 
     Args:
-        classifiers: Names in :data:`~dim_data.networks.CLASSIFIERS`, taken in turn.
+        classifiers: Names in :data:`~dim_data.networks.CLASSIFIERS`, taken in turn; no more than there are ages.
         ages: Steps of 50 images that each member is trained before matching; one member each.
         augmentation: Of the real images that members are trained on, and of matched pairs.
         lifetime: After an adversarial stage: steps until a member starts afresh.
@@ -47,6 +47,11 @@ class PoolConfig:
             raise ValueError(f"pool.ages must be a tuple of ints of at least 0, got {self.ages!r}")
         if not self.classifiers or not self.ages:
             raise ValueError("pool.classifiers and pool.ages must name at least one member")
+        if len(self.classifiers) > len(self.ages):
+            raise ValueError(
+                f"pool.classifiers names {len(self.classifiers)} and pool.ages has {len(self.ages)}: there is one "
+                f"member for each age, so that the rest would not be read. Give as many ages, or fewer classifiers"
+            )
         check_int("pool.lifetime", self.lifetime, 1)
         check_int("pool.aging_steps", self.aging_steps, 0)
 

@@ -16,6 +16,7 @@ from dim_data.distillation.choices import (
     RefiningConfig,
     SelectionConfig,
 )
+from dim_data.format import MAX_RANK
 from dim_data.images import AUGMENTATIONS
 from dim_data.networks import check_choice, check_int, check_names, check_number, parse_options
 
@@ -31,7 +32,8 @@ class DistillConfig:
         options: The architecture's options.
         source: ``"noise"`` or ``"codes"``.
         max_codes: Codes to store at most: of every class its share, but at least one; 0 stores one for every image.
-        rank: Reconstruction with noise, where no prior is trained (and before it is): see
+            With noise, those that the Gaussians are fitted to.
+        rank: 1 to 1024. Reconstruction with noise, where no prior is trained (and before it is): see
             :meth:`~dim_data.generator.Generator.forget_codes`.
         first: The stage before matching: ``"adversarial"`` or ``"reconstruction"``.
         augmentation: Of the real images that encoder and decoder see; flips only where ``spec.mirror`` allows.
@@ -86,10 +88,14 @@ class DistillConfig:
             raise ValueError("stored codes come from first='reconstruction'; an adversarial generator draws noise")
         check_int("max_codes", self.max_codes, 0)
         check_int("rank", self.rank, 1)
+        if self.rank > MAX_RANK:
+            raise ValueError(f"rank must be at most {MAX_RANK}, got {self.rank}")
         check_names("augmentation", self.augmentation, AUGMENTATIONS)
         check_number("ema", self.ema, "[0, 1)")
         check_number("holdout", self.holdout, "[0, 1)")
         check_int("seed", self.seed, -(1 << 63))
+        if self.seed >= 1 << 63:
+            raise ValueError(f"seed must be an int of 64 bits, got {self.seed}")
         taught = self.source == "codes" and self.matching.steps and any(self.pool.ages)
         for name, value in (("labels.soft", self.labels.soft), ("refining.looks", self.refining.looks)):
             if value and not taught:
@@ -101,6 +107,13 @@ class DistillConfig:
                 needs = "it needs source='noise', first='reconstruction'"
                 why = needs if stage == "prior" else f"first is {self.first!r}"
                 raise ValueError(f"{stage}.* is set, and would not be read: {why}")
+        for name, why in (
+            ("rank", f"it needs source='noise', first='reconstruction', got {self.source!r} and {self.first!r}"),
+            ("max_codes", f"it needs first='reconstruction', got {self.first!r}"),
+        ):
+            taken = self.first == "reconstruction" and (name != "rank" or self.source == "noise")
+            if not taken and getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"{name} is set, and would not be read: {why}")
         if self.first == "reconstruction" and (self.pool.lifetime, self.pool.aging_steps) != (1, 0):
             raise ValueError(
                 "pool.lifetime and pool.aging_steps are set, and would not be read: first is 'reconstruction'"

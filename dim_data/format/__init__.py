@@ -9,7 +9,7 @@ Imports ``networks`` and ``images``.
 
 from __future__ import annotations
 
-from dim_data.format.config import GeneratorConfig
+from dim_data.format.config import MAX_RANK, GeneratorConfig
 from dim_data.format.files import (
     BEFORE,
     CARD,
@@ -35,6 +35,7 @@ __all__ = [
     "CARD",
     "CONFIG",
     "MAX_BYTES",
+    "MAX_RANK",
     "RESULT",
     "RUN",
     "SAMPLES",

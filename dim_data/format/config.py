@@ -10,7 +10,7 @@ from typing import Any
 from dim_data.images import ImageSpec
 from dim_data.networks import ARCHITECTURES, PriorConfig, parse_options
 
-__all__ = ["GeneratorConfig"]
+__all__ = ["MAX_RANK", "GeneratorConfig"]
 
 FORMAT = 1
 MAX_CODES = 20_000_000

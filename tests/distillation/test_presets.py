@@ -153,6 +153,13 @@ RATES = ["reconstruction.lr", "adversarial.lr", "matching.lr"]
         ("labels.soft", 1, "must be True or False, got 1"),
         ("seed", 0.5, "must be an int of at least"),
         ("seed", None, "must be an int of at least"),
+        ("seed", 1 << 63, f"must be an int of 64 bits, got {1 << 63}"),
+        ("rank", 1025, "must be at most 1024, got 1025"),
+        (
+            "pool.classifiers",
+            ("convnet3", "resnet10", "resnet18", "convnet4"),
+            "names 4 and pool.ages has 3: there is one member for each age, so that the rest would not be read",
+        ),
         ("source", "dream", "must be 'noise' or 'codes', got 'dream'"),
         ("first", "diffusion", "must be 'adversarial' or 'reconstruction', got 'diffusion'"),
     ],
@@ -181,6 +188,9 @@ def test_what_does_not_fit_together_raises(changes: Any, sentence: str) -> None:
         DistillConfig(**changes)
 
 
+GAME = {"first": "adversarial", "source": "noise"}
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -191,11 +201,20 @@ def test_what_does_not_fit_together_raises(changes: Any, sentence: str) -> None:
         ),
         ({"pool": PoolConfig(lifetime=3)}, "pool.lifetime and pool.aging_steps are set, and would not be read"),
         ({"pool": PoolConfig(aging_steps=3)}, "pool.lifetime and pool.aging_steps are set, and would not be read"),
+        ({"rank": 100}, "rank is set, and would not be read: it needs source='noise', first='reconstruction'"),
+        ({**GAME, "rank": 100}, "rank is set, and would not be read: it needs source='noise', first='reconstruction'"),
+        ({**GAME, "max_codes": 100}, "max_codes is set, and would not be read: it needs first='reconstruction'"),
     ],
 )
 def test_what_would_not_be_read_is_not_taken(changes: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=re.escape(sentence)):
         DistillConfig(**changes)
+
+
+def test_what_has_an_effect_is_taken() -> None:
+    for changes in ({"rank": 100, "max_codes": 9, "source": "noise"}, {"rank": 1024, "source": "noise"}):
+        assert DistillConfig(**changes)
+    assert DistillConfig(max_codes=9, seed=(1 << 63) - 1)
 
 
 @pytest.mark.parametrize("name", bundled_names())
