@@ -23,6 +23,7 @@ from dim_data.generator import names
 from dim_data.generator.model import Generator
 from dim_data.generator.names import bundled_names
 from dim_data.generator.painting import CHUNK
+from dim_data.generator.sources import fit_gaussian
 from dim_data.networks import compute
 from dim_data.networks.decoders import ARCHITECTURES, DoublingConv, parse_options
 
@@ -336,6 +337,30 @@ def test_a_low_rank_keeps_every_variance_and_the_largest_directions(tiny_codes: 
         torch.testing.assert_close(kept, covariance.diagonal(), atol=1e-4, rtol=1e-3)
         largest = torch.linalg.eigvalsh(covariance)[-4:]
         torch.testing.assert_close(generator.source.factors[label].square().sum(0), largest, atol=1e-3, rtol=1e-2)
+
+
+@pytest.mark.parametrize(("count", "rank"), [(1, 3), (5, 3), (5, 12), (11, 12), (12, 5), (30, 12)])
+def test_a_gaussian_of_few_codes_is_that_of_their_covariance(
+    count: int, rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latents, found = torch.rand(count, 12, generator=torch.Generator().manual_seed(0)), []
+    eigh = torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda matrix: found.append(1) or eigh(matrix))
+    mean, factor, scale = fit_gaussian(latents, rank)
+    assert bool(found) == (count >= 12)  # of few codes it would take longer than all else
+    assert torch.equal(mean, latents.double().mean(0))
+    centred = latents.double() - mean
+    covariance = centred.T @ centred / count
+    variances, directions = eigh(covariance)
+    wanted = directions[:, -rank:] * variances[-rank:].clamp(min=0).sqrt()
+    if count >= 12:
+        assert torch.equal(factor, wanted)
+    # Each direction may point either way.
+    assert factor.shape == wanted.shape
+    torch.testing.assert_close(factor @ factor.T, wanted @ wanted.T, atol=1e-12, rtol=1e-9)
+    torch.testing.assert_close(factor.square().sum(0), wanted.square().sum(0), atol=1e-12, rtol=1e-9)
+    total = factor.square().sum(1) + scale.square()
+    torch.testing.assert_close(total, covariance.diagonal(), atol=1e-12, rtol=1e-9)
 
 
 def test_shaped_noise_has_the_distribution_it_was_given(tiny_shaped: Generator) -> None:

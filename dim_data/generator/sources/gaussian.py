@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dim_data.format import GeneratorConfig
@@ -52,10 +55,19 @@ def fit_gaussian(latents: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """
     latents = latents.double()
     mean = latents.mean(0)
-    covariance = (latents - mean).T @ (latents - mean) / len(latents)
-    variances, directions = torch.linalg.eigh(covariance)
-    factor = directions[:, -rank:] * variances[-rank:].clamp(min=0).sqrt()
-    rest = (covariance.diagonal() - factor.square().sum(1)).clamp(min=0)
+    count, size = latents.shape
+    if count < size:  # few rows span few directions, and a covariance of many numbers takes long
+        centred = (latents - mean) / math.sqrt(count)
+        _, deviations, directions = torch.linalg.svd(centred, full_matrices=False)
+        kept = (deviations[:rank, None] * directions[:rank]).flip(0).T
+        factor = F.pad(kept, (rank - kept.shape[1], 0))  # the largest last, as below
+        total = centred.square().sum(0)
+    else:
+        covariance = (latents - mean).T @ (latents - mean) / count
+        variances, directions = torch.linalg.eigh(covariance)
+        factor = directions[:, -rank:] * variances[-rank:].clamp(min=0).sqrt()
+        total = covariance.diagonal()
+    rest = (total - factor.square().sum(1)).clamp(min=0)
     return mean, factor, rest.sqrt()
 
 
