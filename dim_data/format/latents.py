@@ -19,6 +19,8 @@ def from_numbers(numbers: Tensor, levels: int) -> Tensor:
 
 
 def _bits(levels: int) -> int:
+    if not 2 <= levels <= 256:
+        raise ValueError(f"a number of a code takes 2 to 256 values, got levels={levels}")
     return next(bits for bits in (1, 2, 4, 8) if levels <= 1 << bits)
 
 
@@ -27,7 +29,11 @@ def _shifts(bits: int, device: torch.device) -> Tensor:
 
 
 def packed_width(size: int, levels: int) -> int:
-    """Bytes that a code of ``size`` numbers with ``levels`` (2 to 256) values each takes."""
+    """Bytes that a code of ``size`` numbers with ``levels`` (2 to 256) values each takes.
+
+    Raises:
+        ValueError: ``levels`` is out of range.
+    """
     return -(-size * _bits(levels) // 8)
 
 

@@ -92,6 +92,7 @@ class DistilledDataset(Items):
     Raises:
         FileNotFoundError: No such source.
         MemoryError: ``cache=True``, and ``/dev/shm`` has too little room for it in workers that are spawned.
+        RuntimeError: ``device`` is a GPU, and there is none.
         TypeError: ``ipc`` or ``seed`` is not an int, ``refresh`` no number, or the arguments are those of torchvision's
             sets.
         ValueError: ``ipc`` is below 1, ``train=False``: synthetic images are no test set, ``cache=True`` with a

@@ -148,6 +148,8 @@ def evaluate(
         StoppedError: ``should_stop`` said so; what is done is saved in ``checkpoint``, if one was given.
         RankError: Another rank failed at its seed, or is gone; what is done is saved.
         OSError: ``checkpoint`` cannot be written; what was there before is intact.
+        FileNotFoundError: There is no such source or folder of images.
+        RuntimeError: ``device`` is a GPU, and there is none.
         ValueError: ``ipc`` or ``epochs`` is not positive, ``seeds`` is empty or names one twice, ``refresh`` is outside
             (0, 1] or below 1 with what is not driven by noise, train and test differ in size or classes, the recipe
             learns soft labels and ``train`` has none, ``checkpoint`` is damaged or of another evaluation, another rank

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import make_generator, make_spec
 from dim_data import Generator, GeneratorConfig
+from dim_data.format.latents import packed_width
 from dim_data.format.rounding import round_layers
 from dim_data.format.weights import FOUR_BIT_TOP
 from dim_data.networks.classifiers import ConvNet
@@ -173,3 +174,10 @@ def test_bad_weights_of_four_bits_raise(
     save_file(state, path)
     with pytest.raises(ValueError, match=sentence):
         Generator.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("levels", [257, 1, 0])
+def test_a_number_of_a_code_has_2_to_256_values(levels: int) -> None:
+    assert [packed_width(384, known) for known in (2, 4, 16, 17, 256)] == [48, 96, 192, 384, 384]
+    with pytest.raises(ValueError, match=f"a number of a code takes 2 to 256 values, got levels={levels}"):
+        packed_width(384, levels)
