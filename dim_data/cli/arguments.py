@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dim_data import __version__
-from dim_data.cli.values import minutes, positive, seed
+from dim_data.cli.values import minutes, place, positive, seed
 from dim_data.distillation import PRESETS, SLIM_STEPS
 from dim_data.generator import bundled_names
 from dim_data.images import KNOWN_SPECS
@@ -93,7 +93,7 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
         "without\n--overwrite or --no-resume.",
     )
     sub.add_argument("data", help=f"an image folder, an .npz with train_images and train_labels, or {_either()}")
-    sub.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of this run")
+    sub.add_argument("--out", type=place, required=True, metavar="DIR", help="the folder of this run")
     sub.add_argument("--preset", choices=sorted(PRESETS), default="default", help="(default: %(default)s)")
     sub.add_argument(
         "--set",
@@ -141,7 +141,7 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
     sub.add_argument("--epochs", type=positive, help="(default: 1000)")
     sub.add_argument("--seeds", type=seed, nargs="+", help="one training each (default: 0 1 2)")
     sub.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="keep what is done there: killed, the same command goes on"
+        "--checkpoint", type=place, metavar="FILE", help="keep what is done there: killed, the same command goes on"
     )
     sub.add_argument("--json", action="store_true", help="print the result as JSON")
     data_root(sub, OTHERS)
@@ -153,7 +153,7 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
         "example:\n  dim-data preview cifar10 --out preview.png",
     )
     source(sub)
-    sub.add_argument("--out", type=Path, default=Path("preview.png"), metavar="PNG", help="(default: %(default)s)")
+    sub.add_argument("--out", type=place, default=Path("preview.png"), metavar="PNG", help="(default: %(default)s)")
     sub.add_argument("--columns", type=positive, default=10, help="samples of each class (default: %(default)s)")
     sub.add_argument("--max-classes", type=positive, default=10, help="rows at most (default: %(default)s)")
     sub.add_argument("--scale", type=positive, help="enlargement (default: 2 up to 32 pixels, else 1)")
@@ -182,7 +182,7 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
         "command goes on.",
     )
     source(sub)
-    sub.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or empty folder")
+    sub.add_argument("--out", type=place, required=True, metavar="DIR", help="a new or empty folder")
     kept = sub.add_mutually_exclusive_group()
     kept.add_argument("--codes", type=positive, metavar="N", help="how many codes to keep (default: all)")
     kept.add_argument("--noise", action="store_true", help="keep none: let noise drive the decoder")
@@ -237,7 +237,7 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
     )
     sub.add_argument("repo", help="a Hub id like user/repo")
     sub.add_argument("--revision", help="branch, tag or commit (default: main)")
-    sub.add_argument("--out", type=Path, metavar="DIR", help="copy its files there, too, in place of those of another")
+    sub.add_argument("--out", type=place, metavar="DIR", help="copy its files there, too, in place of those of another")
     sub.add_argument("--json", action="store_true", help="print folder and commit as JSON")
 
     sub = command(
@@ -248,9 +248,9 @@ def build_parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> arg
         "  dim-data push runs/photos user/photos-distilled --evaluations result.json --license mit\n\n"
         "The token is the one that `hf auth login` saved, or HF_TOKEN. A README.md edited by hand is kept.",
     )
-    sub.add_argument("folder", type=Path, help="a generator's folder, or the folder of a run of dim-data distill")
+    sub.add_argument("folder", type=place, help="a generator's folder, or the folder of a run of dim-data distill")
     sub.add_argument("repo", help="a Hub id like user/repo, made if there is none")
-    sub.add_argument("--evaluations", type=Path, nargs="+", default=[], metavar="JSON", help="from evaluate --json")
+    sub.add_argument("--evaluations", type=place, nargs="+", default=[], metavar="JSON", help="from evaluate --json")
     sub.add_argument("--private", action="store_true", default=None, help="make a new repository private")
     sub.add_argument("--revision", help="the branch to commit to (default: main)")
     sub.add_argument("--create-pr", action="store_true", help="open a pull request instead")

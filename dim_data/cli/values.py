@@ -12,7 +12,12 @@ from typing import Any
 from dim_data.hub import Accuracy
 from dim_data.protocol import Evaluation
 
-__all__ = ["minutes", "positive", "read_evaluations", "seed"]
+__all__ = ["minutes", "place", "positive", "read_evaluations", "seed"]
+
+
+def place(text: str) -> Path:
+    """A file or a folder; ``~`` is expanded, which shells leave in ``--out=~/runs``."""
+    return Path(text).expanduser()
 
 
 def positive(text: str) -> int:

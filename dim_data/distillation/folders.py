@@ -55,7 +55,7 @@ def check_outside(out: Path, data: Any) -> None:
     """
     if not isinstance(data, str | Path) or str(data) in KNOWN_SPECS:
         return
-    images, place = Path(data).expanduser().resolve(), out.resolve()
+    images, place = Path(data).expanduser().resolve(), out.expanduser().resolve()
     if images.is_dir() and images in (place, *place.parents):
         raise ValueError(f"{out} lies in {data}, where it would be read as a class of images: choose another folder")
 

@@ -104,12 +104,20 @@ def distill(
         RankError: Another rank failed, or is gone.
         FileExistsError: ``out`` holds something else, or another process is at work in it.
         OSError: ``out`` cannot be written to, or no longer: the last checkpoint is intact.
+        FileNotFoundError: There is no such data, or ``root`` is needed and left out.
+        RuntimeError: ``device`` is a GPU, and there is none.
+        TypeError: ``data`` or ``config`` is none of what they may be.
         ValueError: The data or the configuration cannot be used, or is not the same on all ranks, or ``out`` lies in
             the folder of images.
     """
-    out, ranks = Path(out), Ranks.present()
+    out, ranks = Path(out).expanduser(), Ranks.present()
     with ranks.together():
         preset = "default" if config is None else config
+        if not isinstance(preset, str | DistillConfig):
+            raise TypeError(
+                f"config must be the name of a preset, {' or '.join(map(repr, sorted(PRESETS)))}, or a DistillConfig, "
+                f"which DistillConfig.from_dict() makes of a mapping; got {preset!r}"
+            )
         if isinstance(preset, str) and preset not in PRESETS:
             raise ValueError(f"unknown preset {preset!r}: choose from {sorted(PRESETS)}")
         config = PRESETS[preset] if isinstance(preset, str) else preset

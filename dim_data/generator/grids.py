@@ -54,4 +54,4 @@ def save_grid(
 ) -> None:
     """Write :func:`sample_grid` to ``path`` as PNG; of a link, to what it leads to."""
     picture = sample_grid(generator, columns=columns, max_classes=max_classes, scale=scale, seed=seed)
-    write_atomically(path.resolve(), lambda file: picture.save(file, "png"))
+    write_atomically(path.expanduser().resolve(), lambda file: picture.save(file, "png"))

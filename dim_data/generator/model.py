@@ -175,8 +175,9 @@ class Generator(Painter):
         Raises:
             ValueError: Another ``dtype``.
         """
-        save(self, Path(folder), dtype)
-        return Path(folder)
+        folder = Path(folder).expanduser()
+        save(self, folder, dtype)
+        return folder
 
     @classmethod
     @torch_defaults()

@@ -35,7 +35,7 @@ def resolve(source: str | Path, revision: str | None, token: str | bool | None) 
     )
     if not isinstance(source, str | Path):
         raise TypeError(f"{forms}; got {type(source).__name__}")
-    folder, bundled = Path(source), str(source) in bundled_names()
+    folder, bundled = Path(source).expanduser(), str(source) in bundled_names()
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if revision is not None and (not missing or bundled):
         raise ValueError(

@@ -43,7 +43,7 @@ class Sittings:
     """
 
     def __init__(self, path: str | Path | None, arguments: Mapping[str, Any], seconds: float, rank: int = 0) -> None:
-        self.first = None if path is None else Path(path).resolve()  # what a link leads to, not the link
+        self.first = None if path is None else Path(path).expanduser().resolve()  # what a link leads to, not the link
         self.path = self.first if not self.first or not rank else self.first.with_name(f"{self.first.name}.{rank}")
         self.seconds, self._rank, self._seeds = seconds, rank, len(arguments.get("seeds", (0,)))
         self.accuracies: dict[int, float] = {}
@@ -161,7 +161,7 @@ class Sittings:
 
 def seconds_kept(path: Path) -> float:
     """Seconds of work that went into what the file ``path`` keeps, over all sittings."""
-    seconds: float = torch.load(path, map_location="cpu", weights_only=True)["seconds"]
+    seconds: float = torch.load(Path(path).expanduser(), map_location="cpu", weights_only=True)["seconds"]
     return seconds
 
 

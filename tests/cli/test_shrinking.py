@@ -169,3 +169,11 @@ def test_an_unfinished_folder_with_something_else_in_it_is_refused(codes_folder:
     (out / "README.md").touch()
     assert shrink(codes_folder, out, "--codes", 30) == 1
     assert {path.name for path in out.iterdir()} == {shrinking.UNFINISHED, "README.md"}
+
+
+def test_a_tilde_that_the_shell_left_in_an_option_is_the_home(
+    codes_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["shrink", str(codes_folder), "--codes", "30", "--out=~/small", "--device", "cpu"]) == 0
+    assert {path.name for path in (tmp_path / "small").iterdir()} == MADE

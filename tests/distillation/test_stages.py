@@ -1174,3 +1174,23 @@ def test_photos_of_any_size_are_distilled(tmp_path: Path) -> None:
         distill(tmp_path / "photos", config=config, out=tmp_path / "other")
     items = [{"picture": DATA.images[i], "kind": int(DATA.labels[i])} for i in range(30)]
     assert distill(items, config=config, out=tmp_path / "items", columns=("picture", "kind")).spec.size == 28
+
+
+def test_a_tilde_in_the_folders_path_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    config = settings("codes", matching={"steps": 0}, selection={"checkpoints": 0})
+    made = distill(DATA, config=config, out="~/runs")
+    assert (tmp_path / "runs" / "run.json").is_file()
+    assert made.save_pretrained("~/copy") == tmp_path / "copy"
+    for folder in ("~/copy", Path("~/runs/generator")):
+        assert Generator.from_pretrained(folder).config == made.config
+    with pytest.raises(ValueError, match="lies in"):
+        distill(tmp_path, config=config, out="~/more")
+
+
+@pytest.mark.parametrize("config", [3, {"seed": 3}])
+def test_what_is_no_configuration_is_refused(config: Any, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"config must be the name of a preset, 'default' or .*, or a DistillConfig, "):
+        distill(DATA, config=config, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

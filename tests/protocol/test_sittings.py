@@ -309,6 +309,15 @@ def test_an_evaluation_that_is_asked_to_stop_saves_and_goes_on(at: int, tmp_path
     assert not path.exists()
 
 
+def test_a_tilde_in_a_checkpoints_path_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    with pytest.raises(KilledError):
+        evaluate(TRAIN, TEST, **SETTINGS, checkpoint="~/kept.pt", checkpoint_seconds=0, on_step=killer([], 2))
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.pt"]
+    assert sittings.seconds_kept(Path("~/kept.pt")) > 0
+
+
 def test_without_a_checkpoint_nothing_is_kept_and_it_is_said() -> None:
     with pytest.raises(StoppedError, match="stopped in seed 0, step 1 of 5; nothing of it is kept, since no"):
         evaluate(TRAIN, TEST, **SETTINGS, should_stop=lambda: True)
