@@ -23,13 +23,13 @@ def main(data: Any, out: str = "runs/mine", epochs: int = 20, ipc: int = 48, con
     generator = distill(data, config=config, out=out, device=device)  # every rank calls it, and has the result
     loader = DistilledLoader(generator, batch_size=16, ipc=ipc, device=device)  # each rank gets its own pictures
     model = DistributedDataParallel(build_classifier("convnet3", generator.spec).to(device))
-    optimiser = torch.optim.SGD(model.parameters(), 0.02, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), 0.02, momentum=0.9)
     for epoch in range(epochs):
         for images, labels in loader:
             loss = F.cross_entropy(model(generator.spec.normalize(images)), labels)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
         print(f"rank {dist.get_rank()}, epoch {epoch + 1}: loss {loss.item():.3f}")
     return loss.item()
 

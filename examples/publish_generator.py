@@ -32,12 +32,12 @@ def main(
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(spec.mean, spec.std)])
     train_set = DistilledDataset(repo_id, ipc=50, transform=transform)
     model = ConvNet(spec, width=32)
-    optimiser = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
     for step, (images, labels) in zip(range(steps), DataLoader(train_set, batch_size=50, shuffle=True), strict=False):
         loss = F.cross_entropy(model(images), labels)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         print(f"step {step + 1}  loss {loss.item():.3f}", flush=True)
     return train_set.generator.revision or ""
 

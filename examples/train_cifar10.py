@@ -30,14 +30,14 @@ def main(
     loader = DataLoader(train_set, batch_size=50, shuffle=True, num_workers=workers)
 
     model = ConvNet(spec)
-    optimiser = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.05, total_steps=epochs * len(loader), pct_start=0.2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=epochs * len(loader), pct_start=0.2)
     for epoch in range(epochs):
         for images, labels in loader:
             loss = F.cross_entropy(model(images), labels)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             schedule.step()
         print(f"epoch {epoch + 1}/{epochs}  loss {loss.item():.3f}", flush=True)
 

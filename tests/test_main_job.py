@@ -60,13 +60,13 @@ def test_a_stock_loader_with_workers_teaches_real_images() -> None:
     loader = DataLoader(train_set, batch_size=50, shuffle=True, num_workers=2)
     torch.manual_seed(0)
     model = ConvNet(spec, width=32)
-    optimiser = torch.optim.SGD(model.parameters(), 0.02, momentum=0.9, nesterov=True)
+    optimizer = torch.optim.SGD(model.parameters(), 0.02, momentum=0.9, nesterov=True)
     for _ in range(10):
         for images, labels in loader:
             loss = F.cross_entropy(model(images), labels)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
     test = bundled_test_sample()
     with torch.no_grad():
         right = model(spec.normalize(test.images.float() / 255)).argmax(1) == test.labels

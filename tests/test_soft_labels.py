@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from conftest import TINY, make_data, make_generator, make_spec
 from dim_data import DistillConfig, DistilledDataset, DistilledLoader, Generator, distill, evaluate
 from dim_data.distillation import LabelsConfig, PoolConfig, reconstruction
-from dim_data.distillation.pool import elders, start_pool
+from dim_data.distillation.pool import oldest_members, start_pool
 from dim_data.distillation.reconstruction import Encoder
 from dim_data.format.config import GeneratorConfig
 from dim_data.generator.labelling import opinions
@@ -177,7 +177,7 @@ def test_opinions_are_those_of_the_teachers_over_both_views() -> None:
     data = make_data()
     data = replace(data, spec=replace(data.spec, mirror=True))
     pool = start_pool(PoolConfig(ages=(0, 0, 0)), data.spec, 0, CPU)
-    teachers = elders(pool, (40, 100, 60))
+    teachers = oldest_members(pool, (40, 100, 60))
     assert teachers == list(pool.parts["pool"])[1:]
     found = opinions(teachers, data.images, data.spec)
     views = [data.spec.normalize(x / 255) for x in (data.images, data.images.flip(-1))]

@@ -35,7 +35,7 @@ from dim_data import Generator, __version__, evaluate
 from dim_data.format import write_json
 from dim_data.generator import read_training
 from dim_data.images import LabelledImages, held
-from dim_data.networks import Errand, Ranks, own_device
+from dim_data.networks import Ranks, WorkQueue, own_device
 from dim_data.protocol import RECIPES
 from options import HelpFormatter
 
@@ -91,7 +91,7 @@ def training_images(
 def main(words: Sequence[str], ranks: Ranks | None = None) -> Path:
     """Measure one cell, of several ranks some of its seeds, and return the path of its result file."""
     args, ranks = read_arguments(words), ranks or Ranks.present()
-    device, errand = own_device(args.device, ranks), Errand(ranks, "reproduce", {"words": list(words)})
+    device, queue = own_device(args.device, ranks), WorkQueue(ranks, "reproduce", {"words": list(words)})
     test = real_images(args.dataset, "test", args.data_root)
     train, facts = training_images(args, device)
     cell = {name: getattr(args, name) for name in ("dataset", "row", "classifier", "recipe", "ipc", "epochs")} | facts
@@ -103,7 +103,7 @@ def main(words: Sequence[str], ranks: Ranks | None = None) -> Path:
         raise ValueError(f"{path} is of other test images than these {len(test)}: choose another --out")
     args.out.mkdir(parents=True, exist_ok=True)
     for seed in args.seeds:
-        if str(seed) in runs_in(path) or not errand.take(str(seed)):
+        if str(seed) in runs_in(path) or not queue.take(str(seed)):
             continue
         checkpoint = path.with_name(f"{path.stem}-seed{seed}.checkpoint.pt")
         used = sat_on(checkpoint, device)

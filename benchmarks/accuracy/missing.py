@@ -22,7 +22,7 @@ from accuracy import measure
 from accuracy.cells import RESULTS, result_path, runs_in
 from accuracy.sets import DATASETS, convnet_of
 from dim_data import Generator, bundled_names
-from dim_data.networks import ALONE, Errand, Ranks
+from dim_data.networks import ALONE, Ranks, WorkQueue
 from dim_data.protocol import RECIPES
 from options import HelpFormatter
 
@@ -101,10 +101,10 @@ def main(words: Sequence[str]) -> int:
     args = read_arguments(words)
     deadline = time.monotonic() + 60 * args.max_minutes
     missing = lacking(args)
-    errand = Errand(Ranks.present(), "missing", {"words": list(words)})
+    queue = WorkQueue(Ranks.present(), "missing", {"words": list(words)})
     while missing and not args.list and time.monotonic() < deadline:
         dataset, row, source, classifier, recipe, ipc, seed = cell = missing.pop(0)
-        if not errand.take(repr(cell)):
+        if not queue.take(repr(cell)):
             continue
         one = [dataset, "--row", row, "--source", source, "--classifier", classifier, "--recipe", recipe]
         one += ["--ipc", ipc, "--seeds", seed, "--epochs", args.epochs]

@@ -78,7 +78,7 @@ class OriginalSteps:
         self.generator = OriginalGenerator(spec).to(device).train()
         self.discriminator = Discriminator(spec).to(device)
         self.member = build_classifier(member, spec).to(device).train()
-        self.optimisers = [
+        self.optimizers = [
             torch.optim.Adam(net.parameters(), 1e-4, betas=(0.0, 0.9)) for net in (self.generator, self.discriminator)
         ]
         self.sgd = torch.optim.SGD(self.member.parameters(), 0.01, momentum=0.9, weight_decay=5e-4)
@@ -91,7 +91,7 @@ class OriginalSteps:
 
     def adversarial(self, extra: Callable[[Tensor], Tensor] | None = None) -> int:
         """The generator's step, then the discriminator's; returns the images of a batch."""
-        images, labels, (generator_adam, discriminator_adam) = self.images, self.labels, self.optimisers
+        images, labels, (generator_adam, discriminator_adam) = self.images, self.labels, self.optimizers
         fake = self.generator(draw_noise(labels, self.spec.num_classes)) / 2 + 0.5
         scores, logits = self.discriminator(fake)
         loss = F.cross_entropy(logits, labels) - scores.mean()

@@ -52,7 +52,7 @@ def training_epoch(bench: Bench, classifier: str, feed: Any) -> Work:
     """One epoch of ordinary training, in the fast number format and compiled, fed by ``feed``."""
     torch.manual_seed(0)
     model = build_classifier(classifier, CIFAR).to(bench.device, memory_format=torch.channels_last).train()
-    optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
     forward = compiled(model)
 
     def work() -> int:
@@ -63,9 +63,9 @@ def training_epoch(bench: Bench, classifier: str, feed: Any) -> Work:
             images = CIFAR.normalize(images.to(bench.device)).contiguous(memory_format=torch.channels_last)
             with autocast(bench.device):
                 loss = F.cross_entropy(forward(images).float(), labels.to(bench.device))
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             seen += len(labels)
         return seen
 

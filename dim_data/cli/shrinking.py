@@ -84,7 +84,7 @@ def _train(
     epochs, steps = args.epochs or 1000, args.steps or SLIM_STEPS
     named, teacher = f"train_teacher(epochs={epochs}, seed={args.seed})", None
     if options or args.soft_labels:
-        with _sitting(args, SeedBar(), TEACHER) as told:
+        with _checkpointed(args, SeedBar(), TEACHER) as told:
             teacher = train_teacher(generator, epochs=epochs, **told)
         training["teacher_minutes"] = round(seconds_kept(args.out / TEACHER) / 60, 1)
     if args.noise:
@@ -92,7 +92,7 @@ def _train(
             generator = generator.forget_codes(rank, teacher if args.soft_labels else None)
         done.append(f"forget_codes(rank={rank}{f', teacher={named}' if args.soft_labels else ''})")
     if options and teacher is not None:
-        with _sitting(args, StageBars(), DECODER) as told:
+        with _checkpointed(args, StageBars(), DECODER) as told:
             generator = slim_decoder(generator, options, [teacher], steps=steps, **told)
         done.append(f"slim_decoder({options}, [{named}], steps={steps}, seed={args.seed})")
     return generator
@@ -128,7 +128,7 @@ def _one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _sitting(args: argparse.Namespace, bars: SeedBar | StageBars, name: str) -> Iterator[dict[str, Any]]:
+def _checkpointed(args: argparse.Namespace, bars: SeedBar | StageBars, name: str) -> Iterator[dict[str, Any]]:
     """What a training is told that shows how far it is, stops when asked to, and goes on later from a file."""
     with bars, interruptible() as asked:
         told = {"seed": args.seed, "device": args.device, "checkpoint": args.out / name}

@@ -4,8 +4,8 @@
 * ``choices``: each stage's configuration. ``presets``: all of them, and named sets.
 * ``fitting``: what of a preset goes with the size and the number of the images.
 * First ``reconstruction`` or ``adversarial``, then ``matching`` under the classifiers of ``pool``, then ``refining``.
-* ``lessons``: what a prior learns, from which codes are drawn for ever. ``likelihood``: its loop. ``clusters``: parts
-  of a class. ``learning``: all that for a decoder made before. ``encoding``: an encoder for such a one.
+* ``prior_training``: what a prior learns, from which codes are drawn for ever. ``likelihood``: its loop. ``clusters``:
+  parts of a class. ``learning``: all that for a decoder made before. ``encoding``: an encoder for such a one.
 * ``slimming``: a smaller decoder for the same latents.
 * ``loops``: the training loops' steps. ``candidates``: what would be shipped, and how good it is.
 * ``folders``: a run's folder. ``runs``: what in it survives being killed. ``pictures``: what in it is for people.

@@ -74,7 +74,7 @@ def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, mix: 
 def adversarial_parts(
     generator: Generator, config: AdversarialConfig, ema: float, seed: int, device: torch.device
 ) -> LoopState:
-    """A fresh state of the game: ``generator``, ``discriminator``, an optimiser each, and ``average``."""
+    """A fresh state of the game: ``generator``, ``discriminator``, an optimizer each, and ``average``."""
     with GlobalRng(seed):
         discriminator = Discriminator(generator.spec, config.discriminator_width)
     discriminator.to(device)  # not channels last: LayerNorm would have to turn it back at each layer
@@ -83,8 +83,8 @@ def adversarial_parts(
         {
             "generator": generator,
             "discriminator": discriminator,
-            "optimiser_g": torch.optim.Adam(generator.parameters(), config.lr, betas=(0.0, 0.9)),
-            "optimiser_d": torch.optim.Adam(discriminator.parameters(), config.lr, betas=(0.0, 0.9)),
+            "optimizer_g": torch.optim.Adam(generator.parameters(), config.lr, betas=(0.0, 0.9)),
+            "optimizer_d": torch.optim.Adam(discriminator.parameters(), config.lr, betas=(0.0, 0.9)),
             "average": Ema(generator, ema),
         },
         seed,
@@ -125,7 +125,7 @@ def adversarial_step(
     if extra is not None:
         added, more = extra(fake.float())
         loss, terms = loss + added, terms | more
-    means = _apply(state.parts["optimiser_g"], loss, terms, ranks)
+    means = _apply(state.parts["optimizer_g"], loss, terms, ranks)
     state.parts["average"].update(generator)
 
     discriminator.requires_grad_(True)
@@ -141,7 +141,7 @@ def adversarial_step(
     class_loss = F.cross_entropy(real_logits.float(), labels)
     loss = class_loss - distance + PENALTY_WEIGHT * penalty
     terms = {"distance": distance, "class": class_loss, "penalty": penalty}
-    return means | _apply(state.parts["optimiser_d"], loss, terms, ranks)
+    return means | _apply(state.parts["optimizer_d"], loss, terms, ranks)
 
 
 def _sample(generator: Generator, labels: Tensor, rng: torch.Generator, portion: Portion) -> Tensor:
@@ -150,12 +150,12 @@ def _sample(generator: Generator, labels: Tensor, rng: torch.Generator, portion:
     return generator(generator.latents(labels, serials), labels)
 
 
-def _apply(optimiser: Any, loss: Tensor, terms: dict[str, Tensor], ranks: Ranks) -> dict[str, float]:
+def _apply(optimizer: Any, loss: Tensor, terms: dict[str, Tensor], ranks: Ranks) -> dict[str, float]:
     """A step on the mean of the ranks' losses; the means of their terms."""
-    optimiser.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    means = ranks.average(optimiser, *terms.values())
-    optimiser.step()
+    means = ranks.average(optimizer, *terms.values())
+    optimizer.step()
     return dict(zip(terms, means, strict=True))
 
 

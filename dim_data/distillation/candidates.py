@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from dim_data.distillation.folders import CURVES, METRICS
-from dim_data.distillation.lessons import image_lesson
 from dim_data.distillation.loops import StageStep
 from dim_data.distillation.pictures import decorate, save_curves
-from dim_data.distillation.pool import elders
+from dim_data.distillation.pool import oldest_members
 from dim_data.distillation.presets import DistillConfig
+from dim_data.distillation.prior_training import prior_training_on_images
 from dim_data.distillation.reconstruction import encode_all
 from dim_data.distillation.refining import refine
 from dim_data.distillation.runs import Run
@@ -154,7 +154,7 @@ def ship_best(
     result = make_candidate(*averages(state), kept, config, device, ranks=run.ranks)
     if config.refining.looks:
         refining = run.add("refining", LoopState({"generator": result.requires_grad_(False).eval()}, config.seed))
-        members = elders(run.states["pool"], config.pool.ages)
+        members = oldest_members(run.states["pool"], config.pool.ages)
         loop = refine(refining, kept, members, config.refining, device=device, ranks=run.ranks)
         run.drive(loop, on_step, should_stop)
     return _save(run, result, device)
@@ -162,7 +162,7 @@ def ship_best(
 
 def _soft_labels(run: Run, data: LabelledImages, device: torch.device) -> Tensor:
     """What the pool's oldest say of the images, each rank having asked about some."""
-    teachers = elders(run.states["pool"], run.config.pool.ages)
+    teachers = oldest_members(run.states["pool"], run.config.pool.ages)
 
     def ask(part: slice) -> Tensor:
         batches = (data.images[place : min(place + 250, part.stop)] for place in range(part.start, part.stop, 250))
@@ -184,9 +184,9 @@ def _with_prior(
     if encoder is None:
         raise ValueError("only a decoder of codes learns a prior")
     taught = config.matching.steps and any(config.pool.ages)
-    watcher = elders(run.states["pool"], config.pool.ages)[0] if taught else None
+    watcher = oldest_members(run.states["pool"], config.pool.ages)[0] if taught else None
     mirror = "flip" in permitted(config.augmentation, train.spec)
-    lesson = image_lesson(
+    training = prior_training_on_images(
         generator,
         encoder,
         train,
@@ -198,9 +198,9 @@ def _with_prior(
         device=device,
         ranks=run.ranks,
     )
-    run.add("prior", lesson.state)
-    run.drive(lesson.steps(), on_step, should_stop)
-    result: Generator = generator.with_prior(lesson.result)
+    run.add("prior", training.state)
+    run.drive(training.steps(), on_step, should_stop)
+    result: Generator = generator.with_prior(training.result)
     return result
 
 

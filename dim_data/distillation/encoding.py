@@ -25,12 +25,12 @@ EMA = 0.995
 
 @torch_defaults()
 def encoder_parts(generator: Generator, seed: int, device: torch.device) -> LoopState:
-    """A fresh state of the loop: ``encoder``, ``optimiser`` and ``average``, which is what to keep."""
+    """A fresh state of the loop: ``encoder``, ``optimizer`` and ``average``, which is what to keep."""
     with GlobalRng(seed):
         encoder = Encoder(generator.spec, generator.decoder.latent_shape)
     encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = Muon(encoder.parameters(), LR, MOMENTUM)
-    return LoopState({"encoder": encoder, "optimiser": optimiser, "average": Ema(encoder, EMA)}, seed)
+    optimizer = Muon(encoder.parameters(), LR, MOMENTUM)
+    return LoopState({"encoder": encoder, "optimizer": optimizer, "average": Ema(encoder, EMA)}, seed)
 
 
 @in_steps()
@@ -47,20 +47,20 @@ def fit_encoder(
         steps: How many, of 128 images each; the rate falls to zero along a line.
         device: Where to compute.
     """
-    encoder, optimiser, average = (state.parts[name] for name in ("encoder", "optimiser", "average"))
+    encoder, optimizer, average = (state.parts[name] for name in ("encoder", "optimizer", "average"))
     distance = compiled(lambda x, wanted: F.mse_loss(encoder(x).float(), wanted))
     encoder.train()
     while state.step < steps:
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = LR * min(1.0, (state.step + 1) / 100) * (1 - state.step / steps)
         rows = torch.randint(len(codes), (ENCODER_BATCH,), generator=state.rng)
         batch = images[rows.to(images.device)].to(device).float() / 255
         wanted = from_numbers(codes[rows.to(codes.device)].to(device), levels)
         with autocast(device):
             loss = distance(batch.contiguous(memory_format=torch.channels_last), wanted)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         average.update(encoder)
         state.step += 1
         yield StageStep("encoder", state.step, steps, {"codes": loss.item()})

@@ -18,7 +18,7 @@ __all__ = ["CHECKPOINT", "CURVES", "METRICS", "check_outside", "claimed", "open_
 
 CHECKPOINT, METRICS = "checkpoint.pt", "metrics.jsonl"
 CURVES = "curves.png"
-VERSION = 3
+VERSION = 4
 """Of what :data:`RUN` and :data:`CHECKPOINT` hold: runs of another are not resumed."""
 
 

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from dim_data.distillation.choices import PriorTrainingConfig
 from dim_data.distillation.clusters import describe_images
 from dim_data.distillation.encoding import ENCODER_BATCH, encoder_parts, fit_encoder
-from dim_data.distillation.lessons import Lesson, image_lesson
-from dim_data.distillation.loops import StageStep, in_sittings
+from dim_data.distillation.loops import StageStep, checkpointed
+from dim_data.distillation.prior_training import PriorTraining, prior_training_on_images
 from dim_data.format import to_numbers
 from dim_data.generator import Generator, check_teacher, drawn_rows
 from dim_data.images import LabelledImages, digest, torch_defaults
 from dim_data.networks import in_float32, resolve_device
-from dim_data.protocol import LoopState, Sittings
+from dim_data.protocol import Checkpointer, LoopState
 
 __all__ = ["learn_prior"]
 
@@ -96,7 +96,7 @@ def learn_prior(
     arguments["classifier"] = None if classifier is None else digest(classifier.state_dict().values())
     held = _held_out(generator, holdout, seed)
     arguments["held_out"] = digest([held])
-    sittings = Sittings(checkpoint, arguments, checkpoint_seconds)
+    checkpointer = Checkpointer(checkpoint, arguments, checkpoint_seconds)
     with torch_defaults():
         painter = copy.deepcopy(generator).to(place)
         if classifier is not None:
@@ -105,7 +105,7 @@ def learn_prior(
         loops: list[Iterator[StageStep]] = []
         codes = torch.cat([to_numbers(bank.unpack(part), bank.levels).cpu() for part in bank.codes.split(8192)])
         if images is None:
-            lesson = _of_codes(painter, codes, held, classifier, config, seed, place)
+            training = _of_codes(painter, codes, held, classifier, config, seed, place)
         else:
             parts["encoder"] = encoder_parts(painter, seed, place)
             # Those to learn from first.
@@ -114,7 +114,7 @@ def learn_prior(
             steps = max(1, round(ENCODER_PASSES * len(train) / ENCODER_BATCH))
             learned = codes[order[: len(train)]]
             loops.append(fit_encoder(parts["encoder"], train.images, learned, bank.levels, steps, device=place))
-            lesson = image_lesson(
+            training = prior_training_on_images(
                 painter,
                 parts["encoder"].parts["average"].module,
                 train,
@@ -126,12 +126,12 @@ def learn_prior(
                 seed=seed,
                 device=place,
             )
-        parts["prior"] = lesson.state
-        loops.append(lesson.steps())
+        parts["prior"] = training.state
+        loops.append(training.steps())
         whole = LoopState(parts, seed)
-        sittings.begin(whole)
-    in_sittings(chain(*loops), whole, sittings, on_step, should_stop)
-    return painter.with_prior(lesson.result, teacher)
+        checkpointer.begin(whole)
+    checkpointed(chain(*loops), whole, checkpointer, on_step, should_stop)
+    return painter.with_prior(training.result, teacher)
 
 
 @torch_defaults()
@@ -152,10 +152,10 @@ def _of_codes(
     config: PriorTrainingConfig,
     seed: int,
     device: torch.device,
-) -> Lesson:
-    """A lesson of the stored ``codes`` alone, whose pictures the ``classifier`` sees."""
+) -> PriorTraining:
+    """A training on the stored ``codes`` alone, whose pictures the ``classifier`` sees."""
     sight = None
     if classifier is not None:
         pictures = (generator.decode(rows) for rows in torch.arange(len(codes)).split(500))
         sight = describe_images(classifier, pictures, generator.spec, device)
-    return Lesson.of(generator, codes, generator.bank.labels.cpu(), held, sight, config, seed, device)
+    return PriorTraining.of(generator, codes, generator.bank.labels.cpu(), held, sight, config, seed, device)

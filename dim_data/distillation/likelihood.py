@@ -162,14 +162,14 @@ def fit_conditions(prior: TokenPrior, codes: CodeSet, blur: float, seed: int = 0
 
 @torch_defaults()
 def prior_parts(prior: TokenPrior, lr: float, seed: int, device: torch.device) -> LoopState:
-    """A fresh state of the loop: ``prior``, ``optimiser``, ``average`` and ``best``."""
+    """A fresh state of the loop: ``prior``, ``optimizer``, ``average`` and ``best``."""
     prior.to(device).train().requires_grad_(True)
     matrices = [p for p in prior.parameters() if p.ndim > 1]
     vectors = [p for p in prior.parameters() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(groups, lr, betas=(0.9, 0.98))
     return LoopState(
-        {"prior": prior, "optimiser": optimiser, "average": Ema(prior, EMA), "best": Best(prior)},
+        {"prior": prior, "optimizer": optimizer, "average": Ema(prior, EMA), "best": Best(prior)},
         seed,
     )
 
@@ -200,7 +200,7 @@ def fit_prior(
         device: Where to compute.
         ranks: Who shares each batch.
     """
-    prior, optimiser, average, best = (state.parts[name] for name in ("prior", "optimiser", "average", "best"))
+    prior, optimizer, average, best = (state.parts[name] for name in ("prior", "optimizer", "average", "best"))
     steps = prior_steps(len(train), config)
     every = max(10, steps // config.looks // 10 * 10)  # runs log each tenth step
     size, portion = config.batch_size, ranks.portion
@@ -211,7 +211,7 @@ def fit_prior(
     ask = compiled(loss_of)
     prior.train()
     while state.step < steps and best.waited < config.patience:
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = config.lr * _rate(state.step, steps)
         rows = torch.randint(len(train), (size,), generator=state.rng)
         at = portion.of(rows).to(device)
@@ -220,7 +220,7 @@ def fit_prior(
             here = torch.zeros(size, dtype=torch.bool)
             here[portion.of(torch.arange(size))] = True
             codes, kinds = encode(rows, state.rng, here)
-        tokens = prior.tokenise(codes).long()
+        tokens = prior.tokenize(codes).long()
         labels = _untold(train.labels[at], prior.classes, UNTOLD_CLASS, state.rng, portion)
         clusters = _untold(train.clusters[at], prior.cluster.num_embeddings - 1, UNTOLD_CLUSTER, state.rng, portion)
         features = _blurred(train.features[at], config.blur, state.rng, portion)
@@ -230,11 +230,11 @@ def fit_prior(
         masks = portion.of(_masks(shape, dropout, state.rng), 2).to(device)
         with autocast(device):
             nats = ask(tokens, labels, clusters, features, kinds, told, masks)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         (nats / int(prior.real.sum())).backward()
-        (mean,) = ranks.average(optimiser, nats)
+        (mean,) = ranks.average(optimizer, nats)
         nn.utils.clip_grad_norm_(prior.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         average.update(prior)
         state.step += 1
         losses = {"bits": mean / math.log(2)}
@@ -285,7 +285,7 @@ def held_out_bits(
     features = _blurred(codes.features, blur, torch.Generator().manual_seed(0))
 
     def ask(part: slice) -> Tensor:
-        tokens = prior.tokenise(codes.codes[part]).long()
+        tokens = prior.tokenize(codes.codes[part]).long()
         with autocast(device):
             logits = prior(tokens, codes.labels[part], codes.clusters[part], features[part])
         return prior.nats(logits, tokens).double().sum()

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dim_data.images import WHOLE, LabelledImages, Portion
-from dim_data.protocol import LoopState, Sittings
+from dim_data.protocol import Checkpointer, LoopState
 
-__all__ = ["Ema", "StageStep", "draw_batch", "in_sittings"]
+__all__ = ["Ema", "StageStep", "checkpointed", "draw_batch"]
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,14 @@ def draw_batch(
     return images.contiguous(memory_format=torch.channels_last), data.labels[index].to(device)
 
 
-def in_sittings(
+def checkpointed(
     steps: Iterable[StageStep],
     state: LoopState,
-    sittings: Sittings,
+    checkpointer: Checkpointer,
     on_step: Callable[[StageStep], object] | None,
     should_stop: Callable[[], bool] | None,
 ) -> None:
-    """Go through all ``steps`` of ``state``, which ``sittings`` keep from one to the next, and at the end.
+    """Go through all ``steps`` of ``state``, which ``checkpointer`` keep from one to the next, and at the end.
 
     The file is whoever made the call's to remove, who knows when the result is safe.
 
@@ -95,6 +95,6 @@ def in_sittings(
         if on_step is not None:
             on_step(step)
         if should_stop is not None and should_stop():
-            raise sittings.stopped(f"stage {step.stage!r}, step {step.step} of {step.steps}")
-        sittings.step(state)
-    sittings.keep()
+            raise checkpointer.stopped(f"stage {step.stage!r}, step {step.step} of {step.steps}")
+        checkpointer.step(state)
+    checkpointer.save()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dim_data.distillation.adversarial import adversarial_step
 from dim_data.distillation.choices import MatchingConfig, PoolConfig
 from dim_data.distillation.loops import StageStep, draw_batch
-from dim_data.distillation.pool import age_member, renew_member
+from dim_data.distillation.pool import age_member, reset_member
 from dim_data.distillation.reconstruction import reconstruction
 from dim_data.images import ImageSpec, LabelledImages, augment, augment_pair, in_steps
 from dim_data.networks import ALONE, Ranks, autocast, compiled, share_norms
@@ -80,7 +80,7 @@ def match_images(
         device: Where to compute.
         ranks: Who shares each batch.
     """
-    generator, encoder, optimiser = (state.parts[name] for name in ("generator", "encoder", "optimiser"))
+    generator, encoder, optimizer = (state.parts[name] for name in ("generator", "encoder", "optimizer"))
     spec = data.spec
     members = [member.eval().requires_grad_(False) for member in pool.parts["pool"]]
 
@@ -94,7 +94,7 @@ def match_images(
     alone = ranks.size == 1
     asks = [compiled(lambda *args, member=member: loss_terms(member, *args), alone) for member in members]
     while state.step < config.steps:
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = config.lr * max(0.0, 1 - state.step / config.steps)
         images, labels = draw_batch(data, config.batch_size, state.rng, device, ranks.portion)
         images = augment(images, augmentation, state.rng, ranks.portion)
@@ -102,10 +102,10 @@ def match_images(
             pixels, errors, squares, logits = asks[state.step % len(asks)](images, labels)
         features = feature_distance(errors, ranks.mean(squares))
         loss = 5 * pixels + features + config.logit_weight * logits
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        means = ranks.average(optimiser, pixels, features, logits)
-        optimiser.step()
+        means = ranks.average(optimizer, pixels, features, logits)
+        optimizer.step()
         state.parts["average"].update(generator)
         state.parts["average_encoder"].update(encoder)
         state.step += 1
@@ -140,14 +140,14 @@ def match_labels(
     members, spec, portion = pool.parts["pool"], data.spec, ranks.portion
     for network in (state.parts["generator"], members):
         share_norms(network, ranks)
-    for optimiser in (state.parts["optimiser_g"], state.parts["optimiser_d"]):
-        for group in optimiser.param_groups:
+    for optimizer in (state.parts["optimizer_g"], state.parts["optimizer_d"]):
+        for group in optimizer.param_groups:
             group["lr"] = config.lr
     while state.step < config.steps:
         turn, age = divmod(state.step, pool_config.lifetime)
         index = turn % len(members)
         if age == 0 and turn >= len(members):  # in its first turn a member is as old as the pool was made
-            renew_member(pool, index)
+            reset_member(pool, index)
         member = members[index]
         member.requires_grad_(True)
         aging = (pool_config.augmentation, pool_config.aging_steps, config.batch_size)

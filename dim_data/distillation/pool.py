@@ -22,7 +22,7 @@ from dim_data.images import ImageSpec, LabelledImages, augment, in_steps, torch_
 from dim_data.networks import ALONE, GlobalRng, Ranks, autocast, build_classifier, check_classifier, compiled
 from dim_data.protocol import LoopState
 
-__all__ = ["age_member", "elders", "renew_member", "start_pool", "warm_pool"]
+__all__ = ["age_member", "oldest_members", "reset_member", "start_pool", "warm_pool"]
 
 PEAK_LR = 0.05
 AGING_LR = 0.01  # the rate at which the paper trains its members
@@ -33,7 +33,7 @@ def start_pool(config: PoolConfig, spec: ImageSpec, seed: int, device: torch.dev
     """A pool of fresh classifiers, one for each of ``config.ages``.
 
     Returns:
-        A state with the parts ``pool``, a ``ModuleList``, and ``optimiser``, with one group a member, which says how
+        A state with the parts ``pool``, a ``ModuleList``, and ``optimizer``, with one group a member, which says how
         many steps it has been trained.
 
     Raises:
@@ -49,8 +49,8 @@ def start_pool(config: PoolConfig, spec: ImageSpec, seed: int, device: torch.dev
             raise ValueError(f"pool.classifiers names {name!r}, which cannot look at these images: {error}") from error
     pool.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     groups = [{"params": list(member.parameters()), "steps": 0} for member in pool]
-    optimiser = torch.optim.SGD(groups, PEAK_LR, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    return LoopState({"pool": pool, "optimiser": optimiser}, seed)
+    optimizer = torch.optim.SGD(groups, PEAK_LR, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    return LoopState({"pool": pool, "optimizer": optimizer}, seed)
 
 
 @in_steps()
@@ -67,7 +67,7 @@ def warm_pool(
     Each follows a one-cycle rate of its own, so that an age is a finished training and not an interrupted one. Ranks
     train members side by side, each its own, and each member sees what it would see if one rank trained them all.
     """
-    ages, groups = config.ages, state.parts["optimiser"].param_groups
+    ages, groups = config.ages, state.parts["optimizer"].param_groups
     starts = [0, *itertools.accumulate(ages)]
     owners = _share_members([age - group["steps"] for group, age in zip(groups, ages, strict=True)], ranks)
     draws = _Draws(state.rng, data, config.augmentation, batch_size, 0 if state.step == 0 else None)
@@ -117,12 +117,12 @@ def _next_member(groups: Sequence[Any], ages: Sequence[int], owners: Sequence[in
 
 def _collect(state: LoopState, owners: Sequence[int], ranks: Ranks) -> None:
     """Have every rank know every member, and its momentum, as the rank that trains it does."""
-    optimiser = state.parts["optimiser"]
-    for member, group, owner in zip(state.parts["pool"], optimiser.param_groups, owners, strict=True):
+    optimizer = state.parts["optimizer"]
+    for member, group, owner in zip(state.parts["pool"], optimizer.param_groups, owners, strict=True):
         momenta = []
         if group["steps"]:
             for parameter in group["params"]:
-                kept = optimiser.state[parameter]
+                kept = optimizer.state[parameter]
                 if kept.get("momentum_buffer") is None:
                     kept["momentum_buffer"] = torch.zeros_like(parameter)
                 momenta.append(kept["momentum_buffer"])
@@ -173,20 +173,20 @@ def age_member(
         _step(state, member, model, data, augmentation, AGING_LR, batch_size, device, ranks)
 
 
-def elders(state: LoopState, ages: Sequence[int]) -> list[nn.Module]:
+def oldest_members(state: LoopState, ages: Sequence[int]) -> list[nn.Module]:
     """The members at least half as old as the oldest: those whose opinions are worth storing."""
     return [member for member, age in zip(state.parts["pool"], ages, strict=True) if 2 * age >= max(ages)]
 
 
-def renew_member(state: LoopState, member: int) -> None:
+def reset_member(state: LoopState, member: int) -> None:
     """Give a member fresh weights and forget its momentum."""
-    module, optimiser = state.parts["pool"][member], state.parts["optimiser"]
+    module, optimizer = state.parts["pool"][member], state.parts["optimizer"]
     with GlobalRng(int(torch.randint(1 << 31, (), generator=state.rng))):
         for layer in module.modules():
             if hasattr(layer, "reset_parameters"):
                 layer.reset_parameters()
     for parameter in module.parameters():
-        optimiser.state.pop(parameter, None)
+        optimizer.state.pop(parameter, None)
 
 
 def _step(
@@ -200,16 +200,16 @@ def _step(
     device: torch.device,
     ranks: Ranks = ALONE,
 ) -> float:
-    optimiser = state.parts["optimiser"]
+    optimizer = state.parts["optimizer"]
     images, labels = draw_batch(data, batch_size, state.rng, device, ranks.portion)
     images = data.spec.normalize(augment(images, augmentation, state.rng, ranks.portion))
     state.parts["pool"][member].train()
-    optimiser.param_groups[member]["lr"] = rate
-    optimiser.zero_grad(set_to_none=True)  # SGD leaves the members without gradients alone
+    optimizer.param_groups[member]["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)  # SGD leaves the members without gradients alone
     with autocast(device):
         logits = model(images.contiguous(memory_format=torch.channels_last))
     loss = F.cross_entropy(logits.float(), labels)
     loss.backward()
-    (mean,) = ranks.average(optimiser, loss)
-    optimiser.step()
+    (mean,) = ranks.average(optimizer, loss)
+    optimizer.step()
     return mean

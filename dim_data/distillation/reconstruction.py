@@ -24,7 +24,7 @@ __all__ = [
     "Encoder",
     "encode_all",
     "encode_images",
-    "quantise",
+    "quantize",
     "reconstruct",
     "reconstruction",
     "reconstruction_parts",
@@ -64,7 +64,7 @@ class Encoder(nn.Module):
         return self.body(images * 2 - 1)
 
 
-def quantise(latents: Tensor, levels: int) -> Tensor:
+def quantize(latents: Tensor, levels: int) -> Tensor:
     """Round latents in [-1, 1] to ``levels`` values; the gradient passes straight through."""
     rounded = ((latents + 1) / 2 * (levels - 1)).round() / (levels - 1) * 2 - 1
     return latents + (rounded - latents).detach()
@@ -72,18 +72,18 @@ def quantise(latents: Tensor, levels: int) -> Tensor:
 
 @torch_defaults()
 def reconstruction_parts(generator: Generator, ema: float, seed: int, device: torch.device) -> LoopState:
-    """A fresh state of the paired loops: ``generator``, ``encoder``, ``optimiser``, averages of both nets."""
+    """A fresh state of the paired loops: ``generator``, ``encoder``, ``optimizer``, averages of both nets."""
     with GlobalRng(seed):
         encoder = Encoder(generator.spec, generator.decoder.latent_shape)
     encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     generator.train().requires_grad_(True)
     parameters = [*generator.parameters(), *encoder.parameters()]
-    optimiser = Muon(parameters, lr=0.0, momentum=MOMENTUM)  # each loop sets its rate
+    optimizer = Muon(parameters, lr=0.0, momentum=MOMENTUM)  # each loop sets its rate
     return LoopState(
         {
             "generator": generator,
             "encoder": encoder,
-            "optimiser": optimiser,
+            "optimizer": optimizer,
             "average": Ema(generator, ema),
             "average_encoder": Ema(encoder, ema),
         },
@@ -92,8 +92,8 @@ def reconstruction_parts(generator: Generator, ema: float, seed: int, device: to
 
 
 def reconstruction(generator: Generator, encoder: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Images (B, C, H, W) in [0, 1], encoded, quantised and decoded again: near [0, 1], trainable."""
-    latents = quantise(encoder(images).float(), generator.bank.levels)
+    """Images (B, C, H, W) in [0, 1], encoded, quantized and decoded again: near [0, 1], trainable."""
+    latents = quantize(encoder(images).float(), generator.bank.levels)
     return generator(latents, labels).float()
 
 
@@ -108,21 +108,21 @@ def reconstruct(
     ranks: Ranks = ALONE,
 ) -> Iterator[StageStep]:
     """Train encoder and decoder on pixels alone (mean absolute error), yielding after each step."""
-    generator, encoder, optimiser = (state.parts[name] for name in ("generator", "encoder", "optimiser"))
+    generator, encoder, optimizer = (state.parts[name] for name in ("generator", "encoder", "optimizer"))
     for network in (generator, encoder):
         share_norms(network, ranks)
     copy = compiled(lambda x, y: reconstruction(generator, encoder, x, y), alone=ranks.size == 1)
     while state.step < config.steps:
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = config.lr * min(1.0, (state.step + 1) / 200)
         images, labels = draw_batch(data, config.batch_size, state.rng, device, ranks.portion)
         images = augment(images, augmentation, state.rng, ranks.portion)
         with autocast(device):
             pixels = F.l1_loss(copy(images, labels), images)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         (5 * pixels).backward()
-        (mean,) = ranks.average(optimiser, pixels)
-        optimiser.step()
+        (mean,) = ranks.average(optimizer, pixels)
+        optimizer.step()
         state.parts["average"].update(generator)
         state.parts["average_encoder"].update(encoder)
         state.step += 1

@@ -64,7 +64,7 @@ class Run:
 
     @property
     def elapsed(self) -> float:
-        """Seconds of work, over all sittings."""
+        """Seconds of work, over all calls."""
         return self.seconds + time.monotonic() - self.started
 
     def add(self, name: str, state: LoopState) -> LoopState:

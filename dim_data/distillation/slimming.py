@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dim_data.distillation.loops import Ema, StageStep, in_sittings
+from dim_data.distillation.loops import Ema, StageStep, checkpointed
 from dim_data.distillation.matching import feature_distance, seen_errors
 from dim_data.distillation.reconstruction import MOMENTUM
 from dim_data.generator import Generator
 from dim_data.images import digest, in_steps, torch_defaults
 from dim_data.networks import GlobalRng, Muon, autocast, check_int, check_number, compiled, resolve_device
-from dim_data.protocol import LoopState, Sittings
+from dim_data.protocol import Checkpointer, LoopState
 
 __all__ = ["SLIM_STEPS", "slim_decoder"]
 
@@ -91,17 +91,17 @@ def slim_decoder(
             small = generator.with_decoder(options).to(place)
         small.decoder.requires_grad_(True)
         large = copy.deepcopy(generator).to(place).requires_grad_(False).eval()
-        sittings = Sittings(checkpoint, arguments, checkpoint_seconds)
-        optimiser = Muon(small.decoder.parameters(), lr, MOMENTUM)
-        parts = {"decoder": small.decoder, "optimiser": optimiser, "average": Ema(small.decoder, EMA)}
+        checkpointer = Checkpointer(checkpoint, arguments, checkpoint_seconds)
+        optimizer = Muon(small.decoder.parameters(), lr, MOMENTUM)
+        parts = {"decoder": small.decoder, "optimizer": optimizer, "average": Ema(small.decoder, EMA)}
         state = LoopState(parts, seed)
-        sittings.begin(state)
+        checkpointer.begin(state)
     members = [
         one.to(place, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
         for one in classifiers
     ]
     loop = _paint_alike(state, large, members, steps, batch_size, lr, place)
-    in_sittings(loop, state, sittings, on_step, should_stop)
+    checkpointed(loop, state, checkpointer, on_step, should_stop)
     small.decoder.load_state_dict(state.parts["average"].module.state_dict())
     return small.requires_grad_(False).eval()
 
@@ -117,7 +117,7 @@ def _paint_alike(
     device: torch.device,
 ) -> Iterator[StageStep]:
     """Train ``state.parts["decoder"]`` to paint as ``large`` does, yielding after each step."""
-    decoder, optimiser, average = (state.parts[name] for name in ("decoder", "optimiser", "average"))
+    decoder, optimizer, average = (state.parts[name] for name in ("decoder", "optimizer", "average"))
     spec, counts = large.spec, torch.full((large.spec.num_classes,), DRAWN)
     if large.source.finite:
         counts = large.bank.counts.cpu()
@@ -133,7 +133,7 @@ def _paint_alike(
     asks = [compiled(lambda *args, member=member: loss_terms(member, *args)) for member in members or (None,)]
     paint = compiled(lambda latents, labels: large(latents, labels).float().clamp(0, 1))
     while state.step < steps:
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = lr * min(1.0, (state.step + 1) / RISE) * (1 - state.step / steps)
         # As many of each class as there are codes of it, for a bank that is read evenly.
         labels = torch.multinomial(counts.double(), batch_size, replacement=True, generator=state.rng)
@@ -148,9 +148,9 @@ def _paint_alike(
         with autocast(device):
             terms = asks[state.step % len(asks)](latents, labels, wanted)
         loss = sum(weight * term for weight, term in zip((5.0, 1.0, LOGITS), terms, strict=False))
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[union-attr]
-        optimiser.step()
+        optimizer.step()
         average.update(decoder)
         state.step += 1
         losses = {name: term.item() for name, term in zip(("pixels", "features", "logits"), terms, strict=False)}

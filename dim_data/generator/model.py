@@ -27,7 +27,7 @@ class Generator(Painter):
     """A distilled image set: draws latents and decodes them into images of given classes.
 
     Its latents come from a source (:mod:`dim_data.generator.sources`): noise, noise through a learned prior of codes,
-    or stored codes, one quantised latent for each training image that it remembers. Soft labels are stored beside
+    or stored codes, one quantized latent for each training image that it remembers. Soft labels are stored beside
     codes; beside noise, which paints no picture twice, stands the teacher itself.
 
     Args:

@@ -8,7 +8,7 @@
 * ``versions``: whether weights have changed. ``threads``: sharing out work. ``handing``: tensors that spawned processes
   share.
 * ``ranks``: several processes at one work; ``meeting``: how they keep step, ``joining``: how they come to be several,
-  ``norms``: a batch that they share. ``notes``: what they tell each other without waiting.
+  ``norms``: a batch that they share. ``work_queue``: work that they share out without waiting.
 
 Networks are chosen by name, never by code from a repository. Imports ``images`` alone.
 """
@@ -31,13 +31,13 @@ from dim_data.networks.joining import is_first, joined, own_device
 from dim_data.networks.meeting import RankError
 from dim_data.networks.muon import Muon
 from dim_data.networks.norms import share_norms
-from dim_data.networks.notes import Errand, compare_notes
 from dim_data.networks.priors import KINDS, PriorConfig, TokenPrior
 from dim_data.networks.ranks import ALONE, Ranks
 from dim_data.networks.rng import GlobalRng
 from dim_data.networks.sampling import Noise, group_rows, sample_codes
 from dim_data.networks.threads import side_by_side
 from dim_data.networks.versions import version_of
+from dim_data.networks.work_queue import WorkQueue, compare_notes
 
 __all__ = [
     "ALONE",
@@ -46,7 +46,6 @@ __all__ = [
     "KINDS",
     "ConvNet",
     "DoublingConv",
-    "Errand",
     "GlobalRng",
     "Muon",
     "Noise",
@@ -55,6 +54,7 @@ __all__ = [
     "Ranks",
     "ResidualBlock",
     "TokenPrior",
+    "WorkQueue",
     "autocast",
     "build_classifier",
     "check_choice",

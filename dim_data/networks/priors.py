@@ -178,10 +178,10 @@ class TokenPrior(nn.Module):
         # What comes before: number i of a token is told the numbers 0 to i - 1.
         rows, columns = torch.arange(wide) // levels, torch.arange(self.numbers * hidden) // hidden
         self.register_buffer("earlier", rows[:, None] < columns, persistent=False)
-        self._initialise()
+        self._initialize()
 
     @torch.no_grad()
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
@@ -215,12 +215,12 @@ class TokenPrior(nn.Module):
             return None
         return self.anchors[clusters, places].float() + self.blur.float() * noise
 
-    def tokenise(self, codes: Tensor) -> Tensor:
+    def tokenize(self, codes: Tensor) -> Tensor:
         """Code maps, whole numbers (B, *shape) below ``levels``, to tokens (B, T, N) of the same type."""
         return self._patches(F.pad(codes, self._padding(self.shape[1])))
 
-    def untokenise(self, tokens: Tensor) -> Tensor:
-        """Invert :meth:`tokenise`: (B, T, N) to code maps (B, *shape), without the padding."""
+    def untokenize(self, tokens: Tensor) -> Tensor:
+        """Invert :meth:`tokenize`: (B, T, N) to code maps (B, *shape), without the padding."""
         channels, base, _ = self.shape
         patch, side = self.config.patch, self.side
         split = tokens.unflatten(2, (patch, patch, channels)).unflatten(1, (side, side))

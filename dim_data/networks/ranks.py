@@ -83,15 +83,15 @@ class Ranks(Meeting):
         return (total / self.size).to(values.device, values.dtype).view_as(values)
 
     @torch.no_grad()
-    def average(self, optimiser: torch.optim.Optimizer, *losses: Tensor) -> list[float]:
-        """Average the gradients of an optimiser's parameters in place, and some losses.
+    def average(self, optimizer: torch.optim.Optimizer, *losses: Tensor) -> list[float]:
+        """Average the gradients of an optimizer's parameters in place, and some losses.
 
         Returns:
             The means of the losses.
         """
         if self.size == 1:
             return [loss.item() for loss in losses]
-        found = [p.grad for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
+        found = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         means = self._exchange("average", torch.stack([loss.double().cpu() for loss in losses])) / self.size
         flat = torch.cat([gradient.flatten() for gradient in found])
         flat = self._sum(flat.to(self._sendable(flat.device))) / self.size

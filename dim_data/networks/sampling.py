@@ -69,7 +69,7 @@ def sample_codes(
 
     def draw(group: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
         with torch.no_grad(), _no_autocast(device):
-            return prior.untokenise(_Group(prior, weights, *group, noise).draw())
+            return prior.untokenize(_Group(prior, weights, *group, noise).draw())
 
     drawn = side_by_side(draw, groups, device)
     return torch.cat([*drawn, torch.zeros(0, *prior.shape, dtype=torch.uint8, device=device)])[:count]

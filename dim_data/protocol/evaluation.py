@@ -21,10 +21,10 @@ from dim_data.hub import in_percent
 from dim_data.images import ImageSpec, LabelledImages, load_real, torch_defaults
 from dim_data.networks import (
     ALONE,
-    Errand,
     GlobalRng,
     RankError,
     Ranks,
+    WorkQueue,
     build_classifier,
     check_int,
     classifier_builder,
@@ -33,9 +33,9 @@ from dim_data.networks import (
     own_device,
     usual_convnet,
 )
+from dim_data.protocol.checkpointer import Checkpointer
 from dim_data.protocol.recipes import Recipe, recipe_for
 from dim_data.protocol.showing import image_source
-from dim_data.protocol.sittings import Sittings
 from dim_data.protocol.states import differences
 from dim_data.protocol.training import ClassifierStep, measure_accuracy, train_on
 
@@ -184,20 +184,20 @@ def evaluate(
     identity["refresh"] = refresh
     if not isinstance(classifier, str) and (checkpoint is not None or ranks.size > 1):  # many are called <lambda>
         identity["network"] = identify_classifier(classifier, train.spec, seeds[0], place)
-    sittings = Sittings(checkpoint, {"train": train, "test": test, **identity}, checkpoint_seconds, ranks.rank)
-    errand = Errand(ranks, "evaluate", sittings.identity if ranks.size > 1 else {})
-    if errand.other is not None:
+    checkpointer = Checkpointer(checkpoint, {"train": train, "test": test, **identity}, checkpoint_seconds, ranks.rank)
+    queue = WorkQueue(ranks, "evaluate", checkpointer.identity if ranks.size > 1 else {})
+    if queue.other is not None:
         raise ValueError(
-            f"ranks share an evaluation where all ask for the same, but rank {errand.other[0]} asks for another: it "
-            f"differs in {differences(errand.other[1], sittings.identity)}. Give every rank the same, or alone=True"
+            f"ranks share an evaluation where all ask for the same, but rank {queue.other[0]} asks for another: it "
+            f"differs in {differences(queue.other[1], checkpointer.identity)}. Give every rank the same, or alone=True"
         )
     model = None
     try:
-        for turn in sittings.left(ranks.size):
-            if not errand.take(str(turn)):
+        for turn in checkpointer.unfinished(ranks.size):
+            if not queue.take(str(turn)):
                 continue
             seed, before = seeds[turn], model
-            sittings.turn_to(turn)
+            checkpointer.select(turn)
             rng = GlobalRng(seed, place)
             with torch_defaults(), rng:
                 model = build_classifier(classifier, train.spec)
@@ -206,28 +206,28 @@ def evaluate(
                     f"the classifier's builder gave the same {type(model).__name__} again, trained already: each seed "
                     f"trains a fresh one, so build it inside, such as lambda spec: {type(model).__name__}(...)"
                 )
-            for record in train_on(fetch, model, train.spec, chosen, ipc, epochs, seed, place, rng, sittings):
-                errand.beat()
+            for record in train_on(fetch, model, train.spec, chosen, ipc, epochs, seed, place, rng, checkpointer):
+                queue.beat()
                 if on_step is not None:
                     on_step(record)
                 if should_stop is not None and should_stop():
-                    raise sittings.stopped(f"seed {seed}, step {record.step} of {record.steps}")
+                    raise checkpointer.stopped(f"seed {seed}, step {record.step} of {record.steps}")
             with rng:
-                sittings.accuracies[turn] = measure_accuracy(model, test)
-            errand.report(str(turn), sittings.accuracies[turn])
-            sittings.turn_to(turn)
+                checkpointer.accuracies[turn] = measure_accuracy(model, test)
+            queue.report(str(turn), checkpointer.accuracies[turn])
+            checkpointer.select(turn)
             if ranks.size > 1:  # the others may need hours yet
-                sittings.keep()
+                checkpointer.save()
         for turn in range(len(seeds)):
-            if turn not in sittings.accuracies:
-                sittings.accuracies[turn] = errand.result(str(turn))
+            if turn not in checkpointer.accuracies:
+                checkpointer.accuracies[turn] = queue.result(str(turn))
     except RankError:
-        sittings.keep()
+        checkpointer.save()
         raise
     except BaseException as error:
-        errand.fail(error)
+        queue.fail(error)
         raise
-    sittings.close()
+    checkpointer.close()
     name = called if model is None or called not in ("", "<lambda>") else type(model).__name__
-    found = tuple(sittings.accuracies[turn] for turn in range(len(seeds)))
-    return Evaluation(name, chosen.name, ipc, epochs, tuple(seeds), found, shown, sittings.elapsed)
+    found = tuple(checkpointer.accuracies[turn] for turn in range(len(seeds)))
+    return Evaluation(name, chosen.name, ipc, epochs, tuple(seeds), found, shown, checkpointer.elapsed)

@@ -19,7 +19,7 @@ class StoppedError(Exception):
 
 
 class Stateful(Protocol):
-    """Anything with the two methods of a module or an optimiser."""
+    """Anything with the two methods of a module or an optimizer."""
 
     def state_dict(self) -> Mapping[str, Any]:
         """Its state as tensors and plain values."""
@@ -34,7 +34,7 @@ class LoopState:
     A loop that starts from a restored state continues as if it had never stopped.
 
     Args:
-        parts: Modules, optimisers and averages by name.
+        parts: Modules, optimizers and averages by name.
         seed: Of the CPU generator ``rng`` that all draws of the loop come from.
 
     Attributes:
@@ -52,7 +52,7 @@ class LoopState:
         parts = {name: part.state_dict() for name, part in self.parts.items()}
         return {"parts": parts, "rng": self.rng.get_state(), "step": self.step}
 
-    @torch_defaults()  # an optimiser copies what it is given
+    @torch_defaults()  # an optimizer copies what it is given
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` gave; the parts must have been built alike."""
         for name, part in self.parts.items():

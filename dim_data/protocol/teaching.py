@@ -10,8 +10,8 @@ import torch
 from dim_data.generator import Generator
 from dim_data.images import LabelledImages, torch_defaults
 from dim_data.networks import ConvNet, GlobalRng, resolve_device
+from dim_data.protocol.checkpointer import Checkpointer
 from dim_data.protocol.recipes import recipe_for
-from dim_data.protocol.sittings import Sittings
 from dim_data.protocol.training import ClassifierStep, train_classifier
 
 __all__ = ["train_teacher"]
@@ -59,15 +59,17 @@ def train_teacher(
     recipe = recipe_for("muon_soft" if soft else "muon", train.spec, ipc)
     place = resolve_device(device)
     arguments = {"train": train, "recipe": recipe, "ipc": ipc, "epochs": epochs, "seed": seed}
-    sittings = Sittings(checkpoint, arguments, checkpoint_seconds)
+    checkpointer = Checkpointer(checkpoint, arguments, checkpoint_seconds)
     with torch_defaults(), GlobalRng(seed):
         teacher = ConvNet(train.spec)
-    steps = train_classifier(teacher, train, recipe, ipc=ipc, epochs=epochs, seed=seed, device=place, sittings=sittings)
+    steps = train_classifier(
+        teacher, train, recipe, ipc=ipc, epochs=epochs, seed=seed, device=place, checkpointer=checkpointer
+    )
     for step in steps:
         if on_step is not None:
             on_step(step)
         if should_stop is not None and should_stop():
-            raise sittings.stopped(f"the training of a teacher, step {step.step} of {step.steps}")
+            raise checkpointer.stopped(f"the training of a teacher, step {step.step} of {step.steps}")
         if step.step == step.steps:
-            sittings.keep()
+            checkpointer.save()
     return teacher.requires_grad_(False).eval()

@@ -13,9 +13,9 @@ from torch import nn
 from dim_data.generator import Generator
 from dim_data.images import ImageSpec, LabelledImages, augment, in_steps, torch_defaults
 from dim_data.networks import GlobalRng, autocast, check_classifier, compiled, in_float32, logits_of, resolve_device
+from dim_data.protocol.checkpointer import Checkpointer
 from dim_data.protocol.recipes import Recipe, make_optimizer
 from dim_data.protocol.showing import Fetch, batch_sizes, batches, image_source
-from dim_data.protocol.sittings import Sittings
 from dim_data.protocol.states import LoopState
 
 __all__ = ["ClassifierStep", "measure_accuracy", "train_classifier", "train_on"]
@@ -40,7 +40,7 @@ def train_classifier(
     epochs: int,
     seed: int = 0,
     device: torch.device | None = None,
-    sittings: Sittings | None = None,
+    checkpointer: Checkpointer | None = None,
 ) -> Iterator[ClassifierStep]:
     """Train ``model`` in place, yielding after each step.
 
@@ -52,7 +52,7 @@ def train_classifier(
         epochs: Epochs.
         seed: Chooses images, order, augmentation and dropout.
         device: Default: CUDA where there is one.
-        sittings: Keep the training from one step to the next, if it is to go on after a kill.
+        checkpointer: Keep the training from one step to the next, if it is to go on after a kill.
 
     Raises:
         TypeError: At the first step: the model gives something else than logits.
@@ -61,7 +61,7 @@ def train_classifier(
     """
     device = resolve_device(device)
     fetch = image_source(train, ipc * epochs * train.spec.num_classes, recipe.soft_labels)
-    return train_on(fetch, model, train.spec, recipe, ipc, epochs, seed, device, GlobalRng(seed, device), sittings)
+    return train_on(fetch, model, train.spec, recipe, ipc, epochs, seed, device, GlobalRng(seed, device), checkpointer)
 
 
 @in_steps()
@@ -75,25 +75,25 @@ def train_on(
     seed: int,
     device: torch.device,
     rng: GlobalRng,
-    sittings: Sittings | None = None,
+    checkpointer: Checkpointer | None = None,
 ) -> Iterator[ClassifierStep]:
-    """:func:`train_classifier` on what ``fetch`` gives, with dropout drawn from ``rng``, in ``sittings`` if any."""
+    """:func:`train_classifier` on what ``fetch`` gives, dropout from ``rng``, kept by ``checkpointer`` if any."""
     size = ipc * spec.num_classes
     batch_size = min(recipe.batch_size, size)
     steps = epochs * len(batch_sizes(size, batch_size))
     with rng:
         check_classifier(model.to(device), spec)  # which gives lazy layers their shapes
         model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        optimiser = make_optimizer(model.parameters(), recipe)
+        optimizer = make_optimizer(model.parameters(), recipe)
         schedule = (
-            torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.lr, total_steps=steps, pct_start=0.2)
+            torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=steps, pct_start=0.2)
             if recipe.schedule == "one-cycle" and steps > 5  # of five a fifth is no time to rise: torch divides by 0
             else None
         )
-        parts: dict[str, Any] = {"model": model, "optimiser": optimiser, "global_rng": rng}
+        parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "global_rng": rng}
         state = LoopState(parts | ({"schedule": schedule} if schedule else {}), seed + 1)
-        if sittings is not None:
-            sittings.begin(state)
+        if checkpointer is not None:
+            checkpointer.begin(state)
         forward = compiled(model)
     rest = batches(fetch, spec, ipc, epochs, batch_size, seed, device, done=state.step)
     for step, (images, targets) in enumerate(rest, state.step + 1):
@@ -102,14 +102,14 @@ def train_on(
             with autocast(device):
                 output = forward(images.contiguous(memory_format=torch.channels_last))
             loss = F.cross_entropy(logits_of(output, len(images), spec.num_classes).float(), targets)
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             if schedule is not None and step < steps:
                 schedule.step()
             state.step = step
-            if sittings is not None:
-                sittings.step(state)
+            if checkpointer is not None:
+                checkpointer.step(state)
         yield ClassifierStep(step, steps, loss.item(), seed)
 
 

@@ -141,7 +141,7 @@ class Judge(nn.Module):
 
 def test_the_class_head_learns_from_real_images_alone() -> None:
     state, judge = parts(), Judge()
-    state.parts |= {"discriminator": judge, "optimiser_d": torch.optim.SGD(judge.parameters(), 1.0)}
+    state.parts |= {"discriminator": judge, "optimizer_d": torch.optim.SGD(judge.parameters(), 1.0)}
     images, labels = batch()[0], torch.zeros(6, dtype=torch.int64)
     adversarial_step(state, images, labels, CPU)
     expected = torch.tensor([1.0, 0, 0]) - 1 / 3
@@ -161,7 +161,7 @@ class Brightness(nn.Module):
 
 def test_a_step_follows_the_losses_of_a_critic_with_penalty() -> None:
     state, critic = parts(), Brightness()
-    state.parts |= {"discriminator": critic, "optimiser_d": torch.optim.SGD(critic.parameters(), 0.1)}
+    state.parts |= {"discriminator": critic, "optimizer_d": torch.optim.SGD(critic.parameters(), 0.1)}
     terms = adversarial_step(state, *batch(), CPU)
     norm = 10 / (2 * 28)  # of the gradient: 28 x 28 pixels, each counting 10 / 28^2 / 2
     assert terms["penalty"] == pytest.approx((norm - 1) ** 2, rel=1e-3)
@@ -171,7 +171,7 @@ def test_a_step_follows_the_losses_of_a_critic_with_penalty() -> None:
 
 def test_the_generator_pleases_the_critic() -> None:
     state, critic = parts(lr=1e-2), Brightness()
-    state.parts |= {"discriminator": critic, "optimiser_d": torch.optim.SGD(critic.parameters(), 0.0)}
+    state.parts |= {"discriminator": critic, "optimizer_d": torch.optim.SGD(critic.parameters(), 0.0)}
     labels, brightness = DATA.labels, []
     for _ in range(2):
         brightness.append(state.parts["generator"].sample(labels, torch.Generator().manual_seed(0)).mean().item())
@@ -193,7 +193,7 @@ def test_the_generator_learns_classes_from_the_class_head() -> None:
             return 0 * images.mean((1, 2, 3)), self.scale * logits
 
     state, judge = parts(lr=1e-2), Bars()
-    state.parts |= {"discriminator": judge, "optimiser_d": torch.optim.SGD(judge.parameters(), 0.0)}
+    state.parts |= {"discriminator": judge, "optimizer_d": torch.optim.SGD(judge.parameters(), 0.0)}
     losses = [adversarial_step(state, *batch(12), CPU)["generator_class"] for _ in range(40)]
     assert losses[-1] < 0.7 * losses[0]
 

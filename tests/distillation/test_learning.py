@@ -25,7 +25,7 @@ from dim_data.distillation import (
     encoding,
     learn_prior,
     learning,
-    lessons,
+    prior_training,
     reconstruction,
 )
 from dim_data.distillation.clusters import Sight, summaries
@@ -183,8 +183,10 @@ def test_pictures_are_drawn_like_images_that_the_classifier_takes_for_their_clas
 
     def anchors(accept: float) -> list[set[tuple[float, ...]]]:
         config = replace(SMALL, clusters=1, anchors=64, accept=accept)
-        lesson = lessons.Lesson.of(generator, codes, labels, held, Sight(maps, logits), config, 0, torch.device("cpu"))
-        return [{tuple(row) for row in rows.tolist()} for rows in lesson.result.anchors]
+        training = prior_training.PriorTraining.of(
+            generator, codes, labels, held, Sight(maps, logits), config, 0, torch.device("cpu")
+        )
+        return [{tuple(row) for row in rows.tolist()} for rows in training.result.anchors]
 
     features = summaries(Sight(maps, logits), 3)
     kept = [(labels == 0) & ~held & (maps[:, 0] > 0.3), (labels == 1) & ~held, (labels == 2) & ~held]
@@ -210,17 +212,19 @@ def test_learning_is_repeatable_and_leaves_the_random_state_alone() -> None:
 def test_of_each_class_a_share_is_held_out_and_never_all(
     holdout: float, held: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lessons_given: list[lessons.Lesson] = []
-    of = lessons.Lesson.of
-    monkeypatch.setattr(lessons.Lesson, "of", lambda *args: lessons_given.append(of(*args)) or lessons_given[-1])
+    given_trainings: list[prior_training.PriorTraining] = []
+    of = prior_training.PriorTraining.of
+    monkeypatch.setattr(
+        prior_training.PriorTraining, "of", lambda *args: given_trainings.append(of(*args)) or given_trainings[-1]
+    )
     whole = make_codes()
     generator = whole.keep_rows(torch.cat([torch.arange(40), torch.arange(40, 43), torch.tensor([80])]))
     learned = learn_prior(generator, config=replace(SMALL, epochs=1), holdout=holdout, seed=3, device="cpu")
-    (lesson,) = lessons_given
+    (training,) = given_trainings
     left = torch.tensor([40, 3, 1]) - torch.tensor(held)
-    assert torch.equal(torch.bincount(lesson.train.labels, minlength=3), left)
+    assert torch.equal(torch.bincount(training.train.labels, minlength=3), left)
     if any(held):
-        assert torch.bincount(lesson.held_out.labels, minlength=3).tolist() == list(held)
+        assert torch.bincount(training.held_out.labels, minlength=3).tolist() == list(held)
     assert (learned.source.prior.frequencies.sum(1) > 0).all()
     assert Generator.from_pretrained(learned.save_pretrained(tmp_path)).config == learned.config
 
@@ -300,7 +304,7 @@ def test_with_images_codes_of_shifted_ones_are_learned_and_a_stopped_call_goes_o
 
 @pytest.mark.parametrize("mirror", [False, True])
 def test_all_views_of_images_that_may_be_turned_are_learned(mirror: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lessons, "TURNED", 5)
+    monkeypatch.setattr(prior_training, "TURNED", 5)
     generator, config = make_codes(), replace(SMALL, turned=True)
     encoder, classifier = Encoder(generator.spec, generator.decoder.latent_shape), ConvNet(generator.spec, width=8)
     images = torch.randint(256, (16, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -309,9 +313,9 @@ def test_all_views_of_images_that_may_be_turned_are_learned(mirror: bool, monkey
     stored = torch.randint(2, (16, *generator.decoder.latent_shape)).to(torch.uint8)
     options: dict[str, Any] = {"mirror": mirror, "seed": 0, "device": torch.device("cpu"), "stored": stored}
     given = [replace(data, images=ImageRows(data.images.numpy())) if mirror else data for data in (train, held_out)]
-    lesson = lessons.image_lesson(generator, encoder, *given, classifier, config, **options)
-    assert lesson.encode is None
-    for data, codes, own in ((train, lesson.train, stored[:12]), (held_out, lesson.held_out, stored[12:])):
+    training = prior_training.prior_training_on_images(generator, encoder, *given, classifier, config, **options)
+    assert training.encode is None
+    for data, codes, own in ((train, training.train, stored[:12]), (held_out, training.held_out, stored[12:])):
         views = [torch.rot90(data.images, turns, (2, 3)) for turns in range(4)]
         views += [torch.rot90(data.images.flip(-1), turns, (2, 3)) for turns in range(4)] * mirror
         latents = reconstruction.encode_images(encoder, torch.cat(views), torch.device("cpu"))
@@ -348,8 +352,8 @@ def test_images_whose_classes_are_numbered_otherwise_are_learned_the_same(monkey
 def test_images_are_shifted_by_whole_pixels_and_their_borders_mirrored() -> None:
     images = torch.arange(2 * 36, dtype=torch.uint8).view(2, 1, 6, 6)
     same = torch.full((2, 2), 2)
-    assert torch.equal(lessons._shift(images, same), images)
-    moved = lessons._shift(images, torch.tensor([[4, 2], [2, 0]]))
+    assert torch.equal(prior_training._shift(images, same), images)
+    moved = prior_training._shift(images, torch.tensor([[4, 2], [2, 0]]))
     assert torch.equal(moved[0, :, :4], images[0, :, 2:])
     assert torch.equal(moved[0, :, 4], images[0, :, 4])  # the last row is not repeated
     assert torch.equal(moved[1, :, :, 2:], images[1, :, :, :4])

@@ -142,7 +142,7 @@ def test_what_is_encoded_afresh_is_learned_as_a_kind_of_its_own(float32: None) -
     config = PriorTrainingConfig(epochs=120, batch_size=32, lr=1e-2, corruption=0.0)
     run(state, config, codes, toy(64, 1), encode=encode)
     prior = state.parts["best"].module
-    tokens = prior.tokenise(other.long())
+    tokens = prior.tokenize(other.long())
     labels = torch.zeros(32, dtype=torch.int64)
     stored, mirrored = (
         prior.nats(prior(tokens, labels, labels, kinds=kinds), tokens).mean() for kinds in (None, labels + 1)

@@ -93,7 +93,7 @@ def test_matching_brings_logits_and_features_together(device: torch.device) -> N
         assert sum(losses[-10:]) < share * sum(losses[:10]), name
     assert {frozenset(record.losses) for record in records} == {frozenset({"pixels", "features", "logits"})}
     assert {record.stage for record in records} == {"matching"}
-    rate = state.parts["optimiser"].param_groups[0]["lr"]
+    rate = state.parts["optimizer"].param_groups[0]["lr"]
     assert rate == pytest.approx(5e-3 / 100)
 
 
@@ -101,7 +101,7 @@ def test_matching_brings_logits_and_features_together(device: torch.device) -> N
 def test_members_do_not_change_in_match_images_and_are_asked_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     pool, asked = warmed(("convnet3", "resnet10"), (2, 2, 2)), []
     members = pool.parts["pool"]
-    before, momenta = copy.deepcopy(members.state_dict()), copy.deepcopy(pool.parts["optimiser"].state_dict())
+    before, momenta = copy.deepcopy(members.state_dict()), copy.deepcopy(pool.parts["optimizer"].state_dict())
     for index, member in enumerate(members):
         member.train()
         original = member.features
@@ -109,7 +109,7 @@ def test_members_do_not_change_in_match_images_and_are_asked_in_turn(monkeypatch
     list(match_images(start(), pool, DATA, MatchingConfig(5, 8, 1e-3), augmentation=(), device=CPU))
     assert asked == [i for i in (0, 1, 2, 0, 1) for _ in range(2)]
     assert all(torch.equal(t, before[name]) for name, t in members.state_dict().items())
-    assert str(pool.parts["optimiser"].state_dict()) == str(momenta)
+    assert str(pool.parts["optimizer"].state_dict()) == str(momenta)
     assert not any(m.training for member in members for m in member.modules())
 
 
@@ -144,8 +144,8 @@ GAME = PoolConfig(("resnet10",), (0, 0), ("crop", "cutout"))
 @pytest.mark.usefixtures("small_classifiers")
 def test_a_member_lives_for_its_lifetime_and_then_the_next_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     pool, renewed, aged = start_pool(GAME, DATA.spec, 0, CPU), [], []
-    renew, age = matching.renew_member, matching.age_member
-    monkeypatch.setattr(matching, "renew_member", lambda state, i: renewed.append((len(aged), i)) or renew(state, i))
+    renew, age = matching.reset_member, matching.age_member
+    monkeypatch.setattr(matching, "reset_member", lambda state, i: renewed.append((len(aged), i)) or renew(state, i))
     monkeypatch.setattr(
         matching, "age_member", lambda state, i, *rest: aged.append((i, rest[2])) or age(state, i, *rest)
     )

@@ -8,7 +8,7 @@ from torch import nn
 
 from conftest import make_data, make_spec
 from dim_data.distillation.choices import PoolConfig
-from dim_data.distillation.pool import AGING_LR, PEAK_LR, age_member, renew_member, start_pool, warm_pool
+from dim_data.distillation.pool import AGING_LR, PEAK_LR, age_member, reset_member, start_pool, warm_pool
 from dim_data.networks.classifiers import ConvNet, ResNet
 from dim_data.protocol.states import LoopState
 from dim_data.protocol.training import measure_accuracy
@@ -42,7 +42,7 @@ def test_names_are_taken_in_turn_and_the_seed_decides() -> None:
     assert not same(first.parts["pool"], weights(other.parts["pool"]))
     heads = [m.head.weight for m in first.parts["pool"]]
     assert not torch.equal(heads[0], heads[2])
-    assert len(first.parts["optimiser"].param_groups) == 3
+    assert len(first.parts["optimizer"].param_groups) == 3
 
 
 def test_members_are_trained_one_after_the_other_to_their_ages() -> None:
@@ -65,7 +65,7 @@ def test_each_member_has_a_one_cycle_rate_of_its_own() -> None:
     rates: list[list[float]] = [[], [], []]
     for record in warm_pool(state, DATA, ages(50, 0, 20), CPU, batch_size=2):
         member = 0 if record.step <= 50 else 2
-        rates[member].append(state.parts["optimiser"].param_groups[member]["lr"])
+        rates[member].append(state.parts["optimizer"].param_groups[member]["lr"])
     for age, cycle in ((50, rates[0]), (20, rates[2])):
         assert len(cycle) == age
         assert cycle[0] == pytest.approx(0.04 * PEAK_LR)
@@ -89,7 +89,7 @@ def test_aging_trains_one_member_at_the_papers_rate() -> None:
     age_member(state, 1, DATA, ("crop",), 2, 6, CPU)
     assert [same(m, before) for m, before in zip(members, fresh, strict=True)] == [True, False, True]
     assert members[1].stem[1].num_batches_tracked == 2
-    assert state.parts["optimiser"].param_groups[1]["lr"] == AGING_LR
+    assert state.parts["optimizer"].param_groups[1]["lr"] == AGING_LR
     assert state.step == 0
     age_member(state, 1, DATA, (), 0, 6, CPU)
     assert members[1].stem[1].num_batches_tracked == 2
@@ -98,13 +98,13 @@ def test_aging_trains_one_member_at_the_papers_rate() -> None:
 @pytest.mark.parametrize("member", [0, 1])
 def test_a_renewed_member_is_fresh_and_has_no_momentum(member: int) -> None:
     state = pool()
-    module, optimiser = state.parts["pool"][member], state.parts["optimiser"]
+    module, optimizer = state.parts["pool"][member], state.parts["optimizer"]
     age_member(state, 0, DATA, (), 2, 6, CPU)
     age_member(state, 1, DATA, (), 2, 6, CPU)
     others = [weights(m) for i, m in enumerate(state.parts["pool"]) if i != member]
     twin = copy.deepcopy(state)
-    before, momenta = weights(module), len(optimiser.state)
-    renew_member(state, member)
+    before, momenta = weights(module), len(optimizer.state)
+    reset_member(state, member)
     assert all(not torch.equal(t, before[name]) for name, t in module.state_dict().items() if t.ndim == 4)
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -112,12 +112,12 @@ def test_a_renewed_member_is_fresh_and_has_no_momentum(member: int) -> None:
             assert torch.equal(layer.running_mean, torch.zeros_like(layer.running_mean))
         if isinstance(layer, nn.GroupNorm | nn.BatchNorm2d):
             assert torch.equal(layer.weight, torch.ones_like(layer.weight))
-    assert len(optimiser.state) == momenta - len(list(module.parameters()))
+    assert len(optimizer.state) == momenta - len(list(module.parameters()))
     rest = [m for i, m in enumerate(state.parts["pool"]) if i != member]
     assert all(same(m, old) for m, old in zip(rest, others, strict=True))
-    renew_member(twin, member)
+    reset_member(twin, member)
     assert same(module, weights(twin.parts["pool"][member]))
-    renew_member(twin, member)
+    reset_member(twin, member)
     assert not same(module, weights(twin.parts["pool"][member]))
 
 

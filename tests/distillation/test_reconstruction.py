@@ -9,7 +9,7 @@ from dim_data.distillation.choices import ReconstructionConfig
 from dim_data.distillation.reconstruction import (
     Encoder,
     encode_all,
-    quantise,
+    quantize,
     reconstruct,
     reconstruction,
     reconstruction_parts,
@@ -32,7 +32,7 @@ def parts(device: torch.device = CPU) -> LoopState:
 @pytest.mark.parametrize("levels", [2, 3, 16])
 def test_quantising_rounds_to_levels_and_lets_gradients_through(levels: int) -> None:
     latents = torch.linspace(-1, 1, 101).requires_grad_()
-    out = quantise(latents, levels)
+    out = quantize(latents, levels)
     steps = (out.detach() + 1) / 2 * (levels - 1)
     torch.testing.assert_close(steps, steps.round(), atol=1e-4, rtol=0)
     assert len(steps.round().unique()) == levels
@@ -46,7 +46,7 @@ def test_quantised_latents_are_what_codes_hold() -> None:
     generator = state.parts["generator"]
     latents = torch.rand(5, *generator.decoder.latent_shape) * 2 - 1
     torch.testing.assert_close(
-        quantise(latents, generator.bank.levels), generator.bank.unpack(generator.bank.pack(latents))
+        quantize(latents, generator.bank.levels), generator.bank.unpack(generator.bank.pack(latents))
     )
 
 
@@ -95,10 +95,10 @@ def test_the_rate_rises_over_200_steps() -> None:
     state.step = 99
     config = ReconstructionConfig(300, batch_size=2, lr=1e-3)
     next(reconstruct(state, DATA, config, augmentation=(), device=CPU))
-    assert state.parts["optimiser"].param_groups[0]["lr"] == pytest.approx(0.5e-3)
+    assert state.parts["optimizer"].param_groups[0]["lr"] == pytest.approx(0.5e-3)
     state.step = 250
     next(reconstruct(state, DATA, config, augmentation=(), device=CPU))
-    assert state.parts["optimiser"].param_groups[0]["lr"] == pytest.approx(1e-3)
+    assert state.parts["optimizer"].param_groups[0]["lr"] == pytest.approx(1e-3)
 
 
 def test_every_image_gets_its_code(device: torch.device) -> None:

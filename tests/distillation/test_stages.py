@@ -335,7 +335,7 @@ def test_each_stage_has_its_rate(tmp_path: Path) -> None:
                 should_stop=lambda: len(steps) == count,  # noqa: B023
             )
         parts = torch.load(tmp_path / str(count) / "checkpoint.pt", weights_only=True)["states"]["main"]["parts"]
-        assert [parts[name]["param_groups"][0]["lr"] for name in ("optimiser_g", "optimiser_d")] == [rate, rate]
+        assert [parts[name]["param_groups"][0]["lr"] for name in ("optimizer_g", "optimizer_d")] == [rate, rate]
 
 
 def test_without_holdout_every_image_is_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

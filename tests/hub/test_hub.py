@@ -599,13 +599,13 @@ from torchvision.transforms import ToTensor
 torch.manual_seed(0)
 dataset = DistilledDataset("alice/bars", ipc=8, transform=ToTensor())
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(28 * 28, 3))
-optimiser = torch.optim.SGD(model.parameters(), 0.01)
+optimizer = torch.optim.SGD(model.parameters(), 0.01)
 for _ in range(2):
     for images, labels in DataLoader(dataset, batch_size=8, shuffle=True):
         loss = torch.nn.functional.cross_entropy(model(images), labels)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
 print(dataset.generator.revision, loss.item() < 2)
 """
 

@@ -20,7 +20,7 @@ def every_code(shape: tuple[int, int, int], levels: int) -> Tensor:
 
 def probabilities(prior: TokenPrior, codes: Tensor, label: int = 0, cluster: int = 0) -> Tensor:
     """Of code maps (B, *shape), given class and cluster: (B,)."""
-    tokens = prior.tokenise(codes)
+    tokens = prior.tokenize(codes)
     labels, clusters = torch.full((len(codes),), label), torch.full((len(codes),), cluster)
     return prior.nats(prior(tokens, labels, clusters), tokens).neg().double().exp()
 
@@ -61,10 +61,10 @@ def test_codes_of_too_many_tokens_are_refused() -> None:
 def test_tokens_are_the_patches_and_turn_back_into_codes(shape: tuple[int, int, int], patch: int) -> None:
     prior = make_prior(shape, 4, patch=patch)
     codes = torch.randint(4, (5, *shape), dtype=torch.uint8)
-    tokens = prior.tokenise(codes)
+    tokens = prior.tokenize(codes)
     assert tokens.shape == (5, prior.tokens, prior.numbers)
     assert tokens.dtype == torch.uint8
-    assert torch.equal(prior.untokenise(tokens), codes)
+    assert torch.equal(prior.untokenize(tokens), codes)
     if prior.tokens > 1:  # the second is the patch to the right of the first, its channels at one place come first
         assert torch.equal(tokens[:, 1, : shape[0]], codes[:, :, 0, patch])
     assert int(prior.real.sum()) == codes[0].numel()

@@ -12,11 +12,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from dim_data.networks import notes
+from dim_data.networks import work_queue
 from dim_data.networks.meeting import RankError
 from dim_data.networks.norms import share_norms
-from dim_data.networks.notes import Errand
 from dim_data.networks.ranks import ALONE, Ranks
+from dim_data.networks.work_queue import WorkQueue
 from ranks import run_ranks
 
 
@@ -30,16 +30,16 @@ def network() -> nn.Module:
 def learn(model: nn.Module, ranks: Ranks) -> tuple[list[float], nn.Module]:
     """Some steps of which each rank has a part."""
     share_norms(model, ranks)
-    optimiser, rng, losses = torch.optim.SGD(model.parameters(), 0.5), torch.Generator().manual_seed(1), []
+    optimizer, rng, losses = torch.optim.SGD(model.parameters(), 0.5), torch.Generator().manual_seed(1), []
     for _ in range(3):
         images, wanted = torch.randn(8, 3, 4, 4, generator=rng), torch.rand(8, 4, generator=rng)
         said = model(ranks.portion.of(images))
         scale = ranks.mean(said.square().mean(0))
         loss = ((said - ranks.portion.of(wanted)).square() / (1 + scale)).mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        losses += ranks.average(optimiser, loss)
-        optimiser.step()
+        losses += ranks.average(optimizer, loss)
+        optimizer.step()
     return losses, model
 
 
@@ -91,19 +91,19 @@ def meet() -> dict[str, Any]:
     found["out of step"] = said_by(lambda: ranks.each(("one", "another")[here], 1))
     found["after errors"] = ranks.each("each", here + 1)
 
-    notes.PATIENCE = 60.0  # a busy machine may hold one of them up
-    errand, done = Errand(ranks, "counting", {"of": "sheep"}), []
+    work_queue.PATIENCE = 60.0  # a busy machine may hold one of them up
+    queue, done = WorkQueue(ranks, "counting", {"of": "sheep"}), []
     for piece in "abc":
-        if errand.take(piece):
+        if queue.take(piece):
             time.sleep(0.1)
             done.append(piece)
-            errand.report(piece, here)
-    found["pieces"], found["results"] = done, [errand.result(piece) in (0, 1) for piece in "abc"]
-    notes.PATIENCE = 3.0  # all of it is waited
-    found["other"] = Errand(ranks, "counting", {"of": ("goats", "cows")[here]}).other
+            queue.report(piece, here)
+    found["pieces"], found["results"] = done, [queue.result(piece) in (0, 1) for piece in "abc"]
+    work_queue.PATIENCE = 3.0  # all of it is waited
+    found["other"] = WorkQueue(ranks, "counting", {"of": ("goats", "cows")[here]}).other
     ranks.barrier()
-    notes.PATIENCE = 60.0
-    failing = Errand(ranks, "counting", {"of": "bees"})
+    work_queue.PATIENCE = 60.0
+    failing = WorkQueue(ranks, "counting", {"of": "bees"})
     if here:
         failing.take("a")
         failing.fail(ValueError("stung"))
@@ -114,8 +114,8 @@ def meet() -> dict[str, Any]:
         found["failed"] = str(error)
     ranks.barrier()
     if not here:
-        notes.PATIENCE = 0.3
-        lone = Errand(ranks, "counting", {"of": "cats"})
+        work_queue.PATIENCE = 0.3
+        lone = WorkQueue(ranks, "counting", {"of": "cats"})
         found["lone"] = lone.take("a"), lone.take("b")
     return found
 
@@ -156,7 +156,7 @@ def test_an_error_of_one_rank_ends_all_with_its_message(found: list[dict[str, An
     assert [rank["after errors"] for rank in found] == [[1, 2], [1, 2]], "the group can be used as before"
 
 
-def test_an_errand_is_shared_by_those_who_come(found: list[dict[str, Any]]) -> None:
+def test_a_queue_is_shared_by_those_who_come(found: list[dict[str, Any]]) -> None:
     first, second = found
     assert sorted(first["pieces"] + second["pieces"]) == ["a", "b", "c"]
     assert first["pieces"]

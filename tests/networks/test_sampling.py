@@ -65,7 +65,7 @@ def test_codes_come_as_often_as_the_model_says(shape: tuple[int, int, int], leve
     numbers = torch.arange(levels ** (shape[1] * shape[2]))
     powers = levels ** torch.arange(shape[1] * shape[2])
     codes = (numbers[:, None] // powers % levels).view(-1, *shape)
-    tokens, zeros = prior.tokenise(codes), torch.zeros(len(codes), dtype=torch.int64)
+    tokens, zeros = prior.tokenize(codes), torch.zeros(len(codes), dtype=torch.int64)
     features = seen(prior, torch.tensor([3]))
     logits = prior(tokens, zeros, zeros, features.expand(len(codes), -1))
     expected = count * prior.nats(logits, tokens).neg().double().exp()
@@ -94,14 +94,14 @@ def test_step_by_step_the_logits_are_those_of_teacher_forcing(
     keys = torch.arange(6)
     noise = gumbel(prior)
     drawn = sample_codes(prior, keys % 2, keys, seen(prior, keys), keys, noise)
-    tokens = prior.tokenise(drawn)
+    tokens = prior.tokenize(drawn)
     with torch.no_grad():
         logits = prior(tokens, keys % 2, keys, seen(prior, keys))
     asked = logits + torch.stack([noise(keys, place) for place in range(prior.tokens)], 1)
     best = asked.gather(3, tokens.long()[..., None])[..., 0]
     others = asked.scatter(3, tokens.long()[..., None], -torch.inf).amax(3)
     assert (best - others)[:, prior.real].min() > -1e-3
-    assert torch.equal(prior.untokenise(prior.tokenise(drawn)), drawn)
+    assert torch.equal(prior.untokenize(prior.tokenize(drawn)), drawn)
     assert drawn.unique().tolist() == [0, 1, 2, 3, 4]
 
 

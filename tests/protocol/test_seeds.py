@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from conftest import SMALL_CLASSIFIERS, make_data
-from dim_data.networks import CLASSIFIERS, Ranks, notes
+from dim_data.networks import CLASSIFIERS, Ranks, work_queue
 from dim_data.protocol import ClassifierStep, StoppedError, evaluate
 from ranks import run_ranks
 
@@ -45,7 +45,7 @@ def measure(folder: Path) -> dict[str, Any]:
     ranks.barrier()
     found["left"] = [file.name for file in folder.iterdir()]
 
-    notes.PATIENCE = 0.5
+    work_queue.PATIENCE = 0.5
     alone: list[int] = []
     if ranks.first:
         lone = evaluate(TRAIN, TEST, **SETTINGS, on_step=lambda step: alone.append(step.seed))
@@ -53,13 +53,13 @@ def measure(folder: Path) -> dict[str, Any]:
         told = evaluate(TRAIN, TEST, **SETTINGS, alone=True)
         found["told"] = told.accuracies
     ranks.barrier()
-    notes.PATIENCE = 3.0  # all of it is waited here, and a busy machine may hold one of them up
+    work_queue.PATIENCE = 3.0  # all of it is waited here, and a busy machine may hold one of them up
     try:
         evaluate(TRAIN, TEST, **{**SETTINGS, "ipc": 4 + ranks.rank})
     except ValueError as error:
         found["other"] = str(error)
     ranks.barrier()
-    notes.PATIENCE = 60.0
+    work_queue.PATIENCE = 60.0
 
     store = dist.distributed_c10d._get_default_store()
 

@@ -16,7 +16,7 @@ __all__ = ["StoredCodes"]
 
 
 class StoredCodes(LatentSource):
-    """A bank of quantised latents, sorted by class.
+    """A bank of quantized latents, sorted by class.
 
     Attributes:
         codes: uint8 (N, packed), the bank; see :func:`~dim_data.format.pack`.

@@ -132,7 +132,7 @@ class LearnedPrior(LatentSource):
 
     def networks(self, latents: Tensor, labels: Tensor) -> dict[str, tuple[nn.Module, list[tuple[Tensor, ...]]]]:
         """See :meth:`LatentSource.networks`."""
-        tokens = self.prior.tokenise(to_numbers(latents, self.prior.levels).long())
+        tokens = self.prior.tokenize(to_numbers(latents, self.prior.levels).long())
         clusters = labels * self.prior.config.clusters
         inputs = [tokens, labels, clusters]
         if self.prior.config.features:

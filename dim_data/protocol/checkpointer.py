@@ -18,10 +18,10 @@ from dim_data.generator import Generator
 from dim_data.images import ImageSpec, LabelledImages, digest, torch_defaults, warn_caller
 from dim_data.protocol.states import LoopState, StoppedError, differences
 
-__all__ = ["Sittings", "seconds_kept"]
+__all__ = ["Checkpointer", "seconds_kept"]
 
 
-class Sittings:
+class Checkpointer:
     """What is done of an evaluation, or of another training: the accuracies so far, and the trainings under way.
 
     Each rank writes a file of its own, and reads those of all: any number of ranks may go on.
@@ -72,7 +72,7 @@ class Sittings:
         found = [(path, int(path.suffix[1:])) for path in others if re.fullmatch(r"\.[1-9]\d*", path.suffix)]
         return [(self.first, 0)] * self.first.exists() + sorted(found, key=lambda one: one[1])
 
-    def left(self, ranks: int) -> list[int]:
+    def unfinished(self, ranks: int) -> list[int]:
         """Places of the seeds that are to be trained: this rank's own unfinished ones first, other ranks' last.
 
         Args:
@@ -87,10 +87,10 @@ class Sittings:
 
     @property
     def elapsed(self) -> float:
-        """Seconds of work, over all sittings."""
+        """Seconds of work, over all calls."""
         return self.before + time.monotonic() - self.started
 
-    def turn_to(self, place: int) -> None:
+    def select(self, place: int) -> None:
         """Say which seed is trained next, by its place."""
         self._place, self._state = place, None
 
@@ -110,7 +110,7 @@ class Sittings:
         if self.path is not None and time.monotonic() - self.saved_at > self.seconds:
             self._save(self.path, state)
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Write the file now, if there is to be one."""
         if self.path is not None:
             self._save(self.path, self._state)
@@ -119,7 +119,7 @@ class Sittings:
         """Write the file now, and say so; ``place`` is where the training under way has come to."""
         if self.path is None:
             return StoppedError(f"stopped in {place}; nothing of it is kept, since no checkpoint was named")
-        self.keep()
+        self.save()
         return StoppedError(f"stopped in {place}; saved in {self.path}: the same call resumes it")
 
     def close(self) -> None:
@@ -160,7 +160,7 @@ class Sittings:
 
 
 def seconds_kept(path: Path) -> float:
-    """Seconds of work that went into what the file ``path`` keeps, over all sittings."""
+    """Seconds of work that went into what the file ``path`` keeps, over all calls."""
     seconds: float = torch.load(Path(path).expanduser(), map_location="cpu", weights_only=True)["seconds"]
     return seconds
 

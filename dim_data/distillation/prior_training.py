@@ -21,7 +21,7 @@ from dim_data.images import LabelledImages, cut, torch_defaults
 from dim_data.networks import ALONE, GlobalRng, Ranks, TokenPrior
 from dim_data.protocol import LoopState
 
-__all__ = ["Lesson", "image_lesson"]
+__all__ = ["PriorTraining", "prior_training_on_images"]
 
 SHIFT = 2
 """Pixels by which an image is shifted before it is encoded, at most."""
@@ -32,7 +32,7 @@ TURNED = 4096
 
 
 @torch_defaults()
-def image_lesson(
+def prior_training_on_images(
     generator: Generator,
     encoder: nn.Module,
     train: LabelledImages,
@@ -45,8 +45,8 @@ def image_lesson(
     seed: int,
     device: torch.device,
     ranks: Ranks = ALONE,
-) -> Lesson:
-    """The lesson of codes of real images, which are mirrored and shifted by chance, or all turned.
+) -> PriorTraining:
+    """The training on codes of real images, which are mirrored and shifted by chance, or all turned.
 
     Args:
         generator: Whose decoder the codes are for; stores codes.
@@ -79,11 +79,11 @@ def image_lesson(
         sight = _described(classifier, shown, train.spec.num_classes, device, ranks)
     held = torch.arange(len(codes)) >= views * len(train)
     labels = torch.cat([data.labels.cpu().repeat(views) for data in sets])
-    lesson = Lesson.of(generator, codes, labels, held, sight, config, seed, device)
-    lesson.ranks = ranks
+    training = PriorTraining.of(generator, codes, labels, held, sight, config, seed, device)
+    training.ranks = ranks
     if views > 1:
-        return lesson
-    known = lesson.train.codes
+        return training
+    known = training.train.codes
 
     def encode(rows: Tensor, rng: torch.Generator, here: Tensor) -> tuple[Tensor, Tensor]:
         draw, turned = torch.rand(2, len(rows), generator=rng)
@@ -103,8 +103,8 @@ def image_lesson(
         found[again.to(found.device)] = torch.cat(parts)
         return found, kinds.to(device)
 
-    lesson.encode = encode
-    return lesson
+    training.encode = encode
+    return training
 
 
 def _views(data: LabelledImages, count: int) -> Iterator[LabelledImages]:
@@ -158,7 +158,7 @@ def _shift(images: Tensor, moves: Tensor) -> Tensor:
 
 
 @dataclass
-class Lesson:
+class PriorTraining:
     """A prior to be trained, and what it is trained on.
 
     Attributes:
@@ -192,8 +192,8 @@ class Lesson:
         config: PriorTrainingConfig,
         seed: int,
         device: torch.device,
-    ) -> Lesson:
-        """A lesson of ``codes`` (N, *shape) of classes ``labels`` (N,), all on the CPU.
+    ) -> PriorTraining:
+        """A training on ``codes`` (N, *shape) of classes ``labels`` (N,), all on the CPU.
 
         Those that are ``held``, bool (N,), are looked at; all are, if none is. Classes are parted by what a classifier
         sees, and the prior is told it, if there is any ``sight``.

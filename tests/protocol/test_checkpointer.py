@@ -18,7 +18,7 @@ from torch import nn
 from conftest import make_data
 from dim_data.generator.model import Generator
 from dim_data.images.specs import ImageSpec
-from dim_data.protocol import sittings
+from dim_data.protocol import checkpointer
 from dim_data.protocol.evaluation import evaluate
 from dim_data.protocol.recipes import RECIPES
 from dim_data.protocol.states import StoppedError
@@ -287,7 +287,7 @@ def test_a_disk_that_fills_up_later_leaves_what_was_there(kept: Path, monkeypatc
         raise RuntimeError("PytorchStreamWriter failed writing file")
 
     before = kept.read_bytes()
-    monkeypatch.setattr(sittings.torch, "save", full)
+    monkeypatch.setattr(checkpointer.torch, "save", full)
     with pytest.raises(OSError, match=r"could not write .*kept\.pt: Pytorch.* What was there before is intact"):
         evaluate(TRAIN, TEST, **SETTINGS, checkpoint=kept, checkpoint_seconds=0)
     assert kept.read_bytes() == before
@@ -315,7 +315,7 @@ def test_a_tilde_in_a_checkpoints_path_is_the_home(tmp_path: Path, monkeypatch: 
     with pytest.raises(KilledError):
         evaluate(TRAIN, TEST, **SETTINGS, checkpoint="~/kept.pt", checkpoint_seconds=0, on_step=killer([], 2))
     assert [path.name for path in tmp_path.iterdir()] == ["kept.pt"]
-    assert sittings.seconds_kept(Path("~/kept.pt")) > 0
+    assert checkpointer.seconds_kept(Path("~/kept.pt")) > 0
 
 
 def test_without_a_checkpoint_nothing_is_kept_and_it_is_said() -> None:

@@ -17,10 +17,10 @@ import torch.distributed as dist
 from dim_data.networks.meeting import RankError, connected
 from dim_data.networks.ranks import Ranks
 
-__all__ = ["Errand", "compare_notes"]
+__all__ = ["WorkQueue", "compare_notes"]
 
 PATIENCE = 5.0
-"""Seconds that a rank waits for the others to come to the same errand, before it begins without them."""
+"""Seconds that a rank waits for the others to come to the same queue, before it begins without them."""
 BEAT, SILENCE, POLL = 5.0, 600.0, 0.05
 """Seconds between two signs of life, after which there should have been one, and between two looks for them."""
 
@@ -61,7 +61,7 @@ def compare_notes(
     return None
 
 
-class Errand:
+class WorkQueue:
     """Work in pieces, each of which one rank takes; those that come to it share it, and a lone rank does it all.
 
     Args:
