@@ -13,7 +13,7 @@ from dim_data.distillation.reconstruction import Encoder
 from dim_data.format import from_numbers
 from dim_data.generator import Generator
 from dim_data.images import ImageRows, in_steps, torch_defaults
-from dim_data.networks import GlobalRng, Muon, autocast, compiled
+from dim_data.networks import GlobalRng, Muon, autocast, channels_last, compiled
 from dim_data.protocol import LoopState
 
 __all__ = ["ENCODER_BATCH", "encoder_parts", "fit_encoder"]
@@ -28,7 +28,7 @@ def encoder_parts(generator: Generator, seed: int, device: torch.device) -> Loop
     """A fresh state of the loop: ``encoder``, ``optimizer`` and ``average``, which is what to keep."""
     with GlobalRng(seed):
         encoder = Encoder(generator.spec, generator.decoder.latent_shape)
-    encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    channels_last(encoder, device)
     optimizer = Muon(encoder.parameters(), LR, MOMENTUM)
     return LoopState({"encoder": encoder, "optimizer": optimizer, "average": Ema(encoder, EMA)}, seed)
 

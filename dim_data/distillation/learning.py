@@ -18,7 +18,7 @@ from dim_data.distillation.prior_training import PriorTraining, prior_training_o
 from dim_data.format import to_numbers
 from dim_data.generator import Generator, check_teacher, drawn_rows
 from dim_data.images import LabelledImages, digest, torch_defaults
-from dim_data.networks import in_float32, resolve_device
+from dim_data.networks import channels_last, in_float32, resolve_device
 from dim_data.protocol import Checkpointer, LoopState
 
 __all__ = ["learn_prior"]
@@ -91,29 +91,29 @@ def learn_prior(
                 f"classes or in another order: labels must be equal to generator.bank.labels, by the names of "
                 f"generator.spec.classes"
             )
-    place = resolve_device(device)
+    device = resolve_device(device)
     arguments = {"generator": generator, "config": config, "images": images, "holdout": holdout, "seed": seed}
     arguments["classifier"] = None if classifier is None else digest(classifier.state_dict().values())
     held = _held_out(generator, holdout, seed)
     arguments["held_out"] = digest([held])
     checkpointer = Checkpointer(checkpoint, arguments, checkpoint_seconds)
     with torch_defaults():
-        painter = copy.deepcopy(generator).to(place)
+        painter = copy.deepcopy(generator).to(device)
         if classifier is not None:
-            classifier = in_float32(classifier.to(place, memory_format=torch.channels_last))  # type: ignore[call-overload]
+            classifier = in_float32(channels_last(classifier, device))
         parts: dict[str, LoopState] = {}
         loops: list[Iterator[StageStep]] = []
         codes = torch.cat([to_numbers(bank.unpack(part), bank.levels).cpu() for part in bank.codes.split(8192)])
         if images is None:
-            training = _of_codes(painter, codes, held, classifier, config, seed, place)
+            training = _of_codes(painter, codes, held, classifier, config, seed, device)
         else:
-            parts["encoder"] = encoder_parts(painter, seed, place)
+            parts["encoder"] = encoder_parts(painter, seed, device)
             # Those to learn from first.
             order = held.byte().argsort(stable=True)
             train, held_out = (images.subset(part) for part in order.split([int((~held).sum()), int(held.sum())]))
             steps = max(1, round(ENCODER_PASSES * len(train) / ENCODER_BATCH))
             learned = codes[order[: len(train)]]
-            loops.append(fit_encoder(parts["encoder"], train.images, learned, bank.levels, steps, device=place))
+            loops.append(fit_encoder(parts["encoder"], train.images, learned, bank.levels, steps, device=device))
             training = prior_training_on_images(
                 painter,
                 parts["encoder"].parts["average"].module,
@@ -124,7 +124,7 @@ def learn_prior(
                 stored=codes[order],
                 mirror=generator.spec.mirror,
                 seed=seed,
-                device=place,
+                device=device,
             )
         parts["prior"] = training.state
         loops.append(training.steps())

@@ -19,7 +19,16 @@ from torch import Tensor, nn
 from dim_data.distillation.choices import PoolConfig
 from dim_data.distillation.loops import StageStep, draw_batch
 from dim_data.images import ImageSpec, LabelledImages, augment, in_steps, torch_defaults
-from dim_data.networks import ALONE, GlobalRng, Ranks, autocast, build_classifier, check_classifier, compiled
+from dim_data.networks import (
+    ALONE,
+    GlobalRng,
+    Ranks,
+    autocast,
+    build_classifier,
+    channels_last,
+    check_classifier,
+    compiled,
+)
 from dim_data.protocol import LoopState
 
 __all__ = ["age_member", "oldest_members", "reset_member", "start_pool", "warm_pool"]
@@ -47,7 +56,7 @@ def start_pool(config: PoolConfig, spec: ImageSpec, seed: int, device: torch.dev
             check_classifier(member, spec)
         except ValueError as error:
             raise ValueError(f"pool.classifiers names {name!r}, which cannot look at these images: {error}") from error
-    pool.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    channels_last(pool, device)
     groups = [{"params": list(member.parameters()), "steps": 0} for member in pool]
     optimizer = torch.optim.SGD(groups, PEAK_LR, momentum=0.9, weight_decay=5e-4, nesterov=True)
     return LoopState({"pool": pool, "optimizer": optimizer}, seed)

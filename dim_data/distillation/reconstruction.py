@@ -17,7 +17,17 @@ from dim_data.distillation.choices import ReconstructionConfig
 from dim_data.distillation.loops import Ema, StageStep, draw_batch
 from dim_data.generator import Generator
 from dim_data.images import ImageRows, ImageSpec, LabelledImages, augment, in_steps, torch_defaults
-from dim_data.networks import ALONE, GlobalRng, Muon, Ranks, ResidualBlock, autocast, compiled, share_norms
+from dim_data.networks import (
+    ALONE,
+    GlobalRng,
+    Muon,
+    Ranks,
+    ResidualBlock,
+    autocast,
+    channels_last,
+    compiled,
+    share_norms,
+)
 from dim_data.protocol import LoopState
 
 __all__ = [
@@ -75,7 +85,7 @@ def reconstruction_parts(generator: Generator, ema: float, seed: int, device: to
     """A fresh state of the paired loops: ``generator``, ``encoder``, ``optimizer``, averages of both nets."""
     with GlobalRng(seed):
         encoder = Encoder(generator.spec, generator.decoder.latent_shape)
-    encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    channels_last(encoder, device)
     generator.train().requires_grad_(True)
     parameters = [*generator.parameters(), *encoder.parameters()]
     optimizer = Muon(parameters, lr=0.0, momentum=MOMENTUM)  # each loop sets its rate

@@ -21,7 +21,7 @@ from dim_data.distillation.loops import StageStep
 from dim_data.format import from_numbers, to_numbers
 from dim_data.generator import Generator, opinions
 from dim_data.images import ImageSpec, LabelledImages, in_steps, torch_defaults
-from dim_data.networks import ALONE, Ranks, autocast, compiled, in_float32, logits_of, resolve_device
+from dim_data.networks import ALONE, Ranks, autocast, channels_last, compiled, in_float32, logits_of, resolve_device
 from dim_data.protocol import LoopState
 
 __all__ = ["refine", "refine_codes", "relabel_codes"]
@@ -84,11 +84,11 @@ def refine_codes(
                 f"codes are refined under classifiers with a method features(images), which gives a list of maps and, "
                 f"last, the logits, and {type(member).__name__} has none: take those of dim_data.networks"
             )
-    place = resolve_device(device)
+    device = resolve_device(device)
     with torch_defaults():
-        state = LoopState({"generator": copy.deepcopy(generator).requires_grad_(False).eval().to(place)}, seed=0)
-        members = [in_float32(member.to(place, memory_format=torch.channels_last)) for member in classifiers]  # type: ignore[call-overload]
-    for step in refine(state, data, members, RefiningConfig(looks), device=place):
+        state = LoopState({"generator": copy.deepcopy(generator).requires_grad_(False).eval().to(device)}, seed=0)
+        members = [in_float32(channels_last(member, device)) for member in classifiers]
+    for step in refine(state, data, members, RefiningConfig(looks), device=device):
         if on_step is not None:
             on_step(step)
     result: Generator = state.parts["generator"]
@@ -128,13 +128,13 @@ def relabel_codes(
     """
     if not generator.source.finite:
         raise ValueError("only stored codes can be labelled; this generator draws noise")
-    place = resolve_device(device)
-    members = [member.to(place, memory_format=torch.channels_last) for member in classifiers]  # type: ignore[call-overload]
-    painter = copy.deepcopy(generator).to(place)
+    device = resolve_device(device)
+    members = [channels_last(member, device) for member in classifiers]
+    painter = copy.deepcopy(generator).to(device)
     pictures = (painter.decode(rows) for rows in torch.arange(len(generator.bank.codes)).split(batch_size))
     soft = opinions(members, pictures, generator.spec, temperature)
     latents = (painter.bank.unpack(part).cpu() for part in painter.bank.codes.split(8192))
-    return painter.store(latents, painter.bank.labels.cpu(), soft.cpu()).requires_grad_(False).eval().to(place)
+    return painter.store(latents, painter.bank.labels.cpu(), soft.cpu()).requires_grad_(False).eval().to(device)
 
 
 @in_steps()

@@ -19,7 +19,16 @@ from dim_data.distillation.matching import feature_distance, seen_errors
 from dim_data.distillation.reconstruction import MOMENTUM
 from dim_data.generator import Generator
 from dim_data.images import digest, in_steps, torch_defaults
-from dim_data.networks import GlobalRng, Muon, autocast, check_int, check_number, compiled, resolve_device
+from dim_data.networks import (
+    GlobalRng,
+    Muon,
+    autocast,
+    channels_last,
+    check_int,
+    check_number,
+    compiled,
+    resolve_device,
+)
 from dim_data.protocol import Checkpointer, LoopState
 
 __all__ = ["SLIM_STEPS", "slim_decoder"]
@@ -83,24 +92,21 @@ def slim_decoder(
     check_int("steps", steps, 1)
     check_int("batch_size", batch_size, 1)
     check_number("lr", lr, "(0, 1)")
-    place = resolve_device(device)
+    device = resolve_device(device)
     arguments = {"generator": generator, "options": dict(options), "steps": steps, "batch_size": batch_size, "lr": lr}
     arguments |= {"seed": seed, "classifiers": [digest(one.state_dict().values()) for one in classifiers]}
     with torch_defaults():
         with GlobalRng(seed):
-            small = generator.with_decoder(options).to(place)
+            small = generator.with_decoder(options).to(device)
         small.decoder.requires_grad_(True)
-        large = copy.deepcopy(generator).to(place).requires_grad_(False).eval()
+        large = copy.deepcopy(generator).to(device).requires_grad_(False).eval()
         checkpointer = Checkpointer(checkpoint, arguments, checkpoint_seconds)
         optimizer = Muon(small.decoder.parameters(), lr, MOMENTUM)
         parts = {"decoder": small.decoder, "optimizer": optimizer, "average": Ema(small.decoder, EMA)}
         state = LoopState(parts, seed)
         checkpointer.begin(state)
-    members = [
-        one.to(place, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
-        for one in classifiers
-    ]
-    loop = _paint_alike(state, large, members, steps, batch_size, lr, place)
+    members = [channels_last(one, device).eval().requires_grad_(False) for one in classifiers]
+    loop = _paint_alike(state, large, members, steps, batch_size, lr, device)
     checkpointed(loop, state, checkpointer, on_step, should_stop)
     small.decoder.load_state_dict(state.parts["average"].module.state_dict())
     return small.requires_grad_(False).eval()

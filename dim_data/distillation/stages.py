@@ -121,7 +121,7 @@ def distill(
         if isinstance(preset, str) and preset not in PRESETS:
             raise ValueError(f"unknown preset {preset!r}: choose from {sorted(PRESETS)}")
         config = PRESETS[preset] if isinstance(preset, str) else preset
-        place = own_device(device, ranks)
+        device = own_device(device, ranks)
         check_outside(out, data)
         if ranks.first and not (out / RUN).exists():
             check_writable(out, folder=True)  # before the data is read
@@ -135,13 +135,13 @@ def distill(
         with torch_defaults(), GlobalRng(config.seed):
             generator = Generator(
                 GeneratorConfig(full.spec, config.architecture, source, options=config.options, codes=codes)
-            ).to(place)
+            ).to(device)
         identity = {
             "config": config.to_record(),
             "data": full.fingerprint(),
             # Its name is often that of the place where the images lie: elsewhere they are the same.
             "spec": {name: value for name, value in full.spec.to_dict().items() if name != "name"},
-            "device": place.type,
+            "device": device.type,
         }
         if full.spec.name in CUT_FROM_PHOTOS:  # which decides what is held out
             identity["photos"] = full.spec.name
@@ -152,14 +152,14 @@ def distill(
             if not (out / RUN).is_file():
                 raise FileNotFoundError(f"rank {ranks.rank} does not see {out}: let it lie where all ranks see it")
             if finished:
-                return Generator.from_pretrained(out / RESULT, device=place)
+                return Generator.from_pretrained(out / RESULT, device=device)
             deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
             run = Run(out, config, checkpoint_seconds, deadline, ranks, call_to_resume(resume, overwrite))
             run.load()
             train, held_out = full.split(config.holdout, config.seed) if config.holdout else (full, full)
-            train = train.to(place)
-            _stages(run, generator, train, held_out, place, on_step, should_stop)
-            result = ship_best(run, full, (train, held_out), place, on_step, should_stop)
+            train = train.to(device)
+            _stages(run, generator, train, held_out, device, on_step, should_stop)
+            result = ship_best(run, full, (train, held_out), device, on_step, should_stop)
             if ranks.first:
                 with run.writing(RUN):
                     write_run(out, identity, finished=True)

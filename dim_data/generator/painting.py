@@ -16,6 +16,7 @@ from dim_data.networks import (
     ARCHITECTURES,
     ConvNet,
     autocast,
+    channels_last,
     in_float32,
     is_spawning,
     parse_options,
@@ -55,9 +56,9 @@ class Painter(nn.Module):
         decoder = architecture.decoder(config.spec, options, kind.decoder_input)  # type: ignore[arg-type]
         # First: a checkpoint of an evaluation knows a generator by its tensors in this order.
         self.source = kind(config, decoder.latent_shape)
-        self.decoder = decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.decoder = channels_last(decoder)
         if config.soft_labels and not kind.finite:
-            self.teacher = ConvNet(config.spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.teacher = channels_last(ConvNet(config.spec))
 
     def __getstate__(self) -> dict[str, Any]:
         return share_as_one_buffer(self, self.__dict__, self.stored.values()) if is_spawning() else self.__dict__

@@ -24,7 +24,7 @@ from dim_data.networks.building import (
 )
 from dim_data.networks.checks import check_choice, check_int, check_names, check_number, is_int
 from dim_data.networks.classifiers import CLASSIFIERS, ConvNet, usual_convnet
-from dim_data.networks.compute import autocast, compiled, fast_dtype, in_float32, resolve_device
+from dim_data.networks.compute import autocast, channels_last, compiled, fast_dtype, in_float32, resolve_device
 from dim_data.networks.decoders import ARCHITECTURES, DoublingConv, ResidualBlock, parse_options, reached_sizes
 from dim_data.networks.handing import is_spawning, share_as_one_buffer, share_memory
 from dim_data.networks.joining import is_first, joined, own_device
@@ -57,6 +57,7 @@ __all__ = [
     "WorkQueue",
     "autocast",
     "build_classifier",
+    "channels_last",
     "check_choice",
     "check_classifier",
     "check_int",

@@ -17,7 +17,14 @@ from torch import nn
 from dim_data.images import warn_caller
 from dim_data.networks.meeting import RankError
 
-__all__ = ["autocast", "compiled", "fast_dtype", "in_float32", "resolve_device"]
+__all__ = [
+    "autocast",
+    "channels_last",
+    "compiled",
+    "fast_dtype",
+    "in_float32",
+    "resolve_device",
+]
 
 P = ParamSpec("P")
 M = TypeVar("M", bound=nn.Module)
@@ -70,6 +77,12 @@ def autocast(device: torch.device, dtype: torch.dtype | None = None) -> Abstract
     """
     dtype = fast_dtype(device) if dtype is None else dtype
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32, cache_enabled=False)
+
+
+def channels_last(network: M, device: torch.device | None = None) -> M:
+    """The network itself on ``device``, its weights in the order in memory in which convolutions are fastest."""
+    moved: M = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return moved
 
 
 def in_float32(network: M) -> M:

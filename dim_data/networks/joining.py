@@ -41,11 +41,11 @@ def joined(device: str | torch.device | None = None) -> Iterator[Ranks]:
     if not _started() or not dist.is_available() or dist.is_initialized():
         yield Ranks.present()
         return
-    place = resolve_device(device)
+    device = resolve_device(device)
     # A rank without a GPU of its own would leave the others waiting for it: all meet first, and are told then.
-    usable = place.type == "cuda" and _own_index() < torch.cuda.device_count()
+    usable = device.type == "cuda" and _own_index() < torch.cuda.device_count()
     if usable:
-        torch.cuda.set_device(_own_index() if place.index is None else place.index)
+        torch.cuda.set_device(_own_index() if device.index is None else device.index)
     dist.init_process_group("cpu:gloo,cuda:nccl" if usable else "gloo")
     try:
         yield Ranks.present()
@@ -63,9 +63,9 @@ def own_device(device: str | torch.device | None, ranks: Ranks | None = None) ->
     Raises:
         RuntimeError: It has none.
     """
-    place, ranks = resolve_device(device), ranks or Ranks.present()
-    if ranks.size == 1 or place.type != "cuda" or place.index is not None:
-        return place
+    device, ranks = resolve_device(device), ranks or Ranks.present()
+    if ranks.size == 1 or device.type != "cuda" or device.index is not None:
+        return device
     index, count = _own_index(), torch.cuda.device_count()
     if index >= count:
         raise RuntimeError(

@@ -169,9 +169,9 @@ def evaluate(
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds {tuple(seeds)} has one twice: the same training again says nothing of the spread")
     ranks = ALONE if alone else Ranks.present()
-    place = own_device(device, ranks)
+    device = own_device(device, ranks)
     if isinstance(train, str | Path):
-        train = Generator.from_pretrained(train, device=place)
+        train = Generator.from_pretrained(train, device=device)
     elif not isinstance(train, Generator):
         train = load_real(train, size=size, columns=columns)
     test = load_real(test, train.spec, split="test", size=size, columns=columns)
@@ -183,7 +183,7 @@ def evaluate(
     identity = {"classifier": called, "recipe": chosen, "ipc": ipc, "epochs": epochs, "seeds": tuple(seeds)}
     identity["refresh"] = refresh
     if not isinstance(classifier, str) and (checkpoint is not None or ranks.size > 1):  # many are called <lambda>
-        identity["network"] = identify_classifier(classifier, train.spec, seeds[0], place)
+        identity["network"] = identify_classifier(classifier, train.spec, seeds[0], device)
     checkpointer = Checkpointer(checkpoint, {"train": train, "test": test, **identity}, checkpoint_seconds, ranks.rank)
     queue = WorkQueue(ranks, "evaluate", checkpointer.identity if ranks.size > 1 else {})
     if queue.other is not None:
@@ -198,7 +198,7 @@ def evaluate(
                 continue
             seed, before = seeds[turn], model
             checkpointer.select(turn)
-            rng = GlobalRng(seed, place)
+            rng = GlobalRng(seed, device)
             with torch_defaults(), rng:
                 model = build_classifier(classifier, train.spec)
             if model is before:
@@ -206,7 +206,7 @@ def evaluate(
                     f"the classifier's builder gave the same {type(model).__name__} again, trained already: each seed "
                     f"trains a fresh one, so build it inside, such as lambda spec: {type(model).__name__}(...)"
                 )
-            for record in train_on(fetch, model, train.spec, chosen, ipc, epochs, seed, place, rng, checkpointer):
+            for record in train_on(fetch, model, train.spec, chosen, ipc, epochs, seed, device, rng, checkpointer):
                 queue.beat()
                 if on_step is not None:
                     on_step(record)

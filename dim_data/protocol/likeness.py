@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dim_data.generator import Generator
 from dim_data.images import ImageRows, ImageSpec, LabelledImages, torch_defaults, warn_caller
-from dim_data.networks import autocast, in_float32, resolve_device
+from dim_data.networks import autocast, channels_last, in_float32, resolve_device
 
 __all__ = ["Likeness", "Nearness", "measure_likeness"]
 
@@ -87,7 +87,7 @@ def measure_likeness(
     """
     if count < 1 or not len(train) or not len(held_out):
         raise ValueError(f"likeness needs pictures and images, got {count}, {len(train)} and {len(held_out)} of them")
-    spec, place = generator.spec, resolve_device(device)
+    spec, device = generator.spec, resolve_device(device)
     shape = (spec.channels, spec.size, spec.size)
     for images in (train.images, held_out.images):
         if tuple(images.shape[1:]) != shape:
@@ -99,7 +99,7 @@ def measure_likeness(
     )
     pairs = zip(labels.split(BLOCK), serials.split(BLOCK), strict=True)
     drawn = torch.cat([generator.synthesize(*pair, seed=seed).cpu() for pair in pairs])
-    near, beside = _distances(lambda images: images.to(place).float().flatten(1), drawn, train, held_out)
+    near, beside = _distances(lambda images: images.to(device).float().flatten(1), drawn, train, held_out)
     apart = beside > 0
     if not apart.any():
         raise ValueError(f"all {len(held_out)} held-out images are in train: compare with images that are not")
@@ -108,13 +108,13 @@ def measure_likeness(
     found = _nearness(near, beside[apart])
     if classifier is None:
         return Likeness(len(drawn), found, None)
-    near, beside = _distances(_seen_by(classifier, spec, place), drawn, train, held_out)
+    near, beside = _distances(_seen_by(classifier, spec, device), drawn, train, held_out)
     return Likeness(len(drawn), found, _nearness(near, beside[apart]))
 
 
 def _seen_by(classifier: nn.Module, spec: ImageSpec, device: torch.device) -> Describe:
     """The classifier's last feature map, in at most 4x4 parts."""
-    watcher: Any = in_float32(classifier.eval().to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
+    watcher: Any = in_float32(channels_last(classifier.eval(), device))
 
     def describe(images: Tensor) -> Tensor:
         batch = spec.normalize(images.to(device)).contiguous(memory_format=torch.channels_last)

@@ -57,13 +57,13 @@ def train_teacher(
     """
     soft = train.config.soft_labels if isinstance(train, Generator) else train.soft is not None
     recipe = recipe_for("muon_soft" if soft else "muon", train.spec, ipc)
-    place = resolve_device(device)
+    device = resolve_device(device)
     arguments = {"train": train, "recipe": recipe, "ipc": ipc, "epochs": epochs, "seed": seed}
     checkpointer = Checkpointer(checkpoint, arguments, checkpoint_seconds)
     with torch_defaults(), GlobalRng(seed):
         teacher = ConvNet(train.spec)
     steps = train_classifier(
-        teacher, train, recipe, ipc=ipc, epochs=epochs, seed=seed, device=place, checkpointer=checkpointer
+        teacher, train, recipe, ipc=ipc, epochs=epochs, seed=seed, device=device, checkpointer=checkpointer
     )
     for step in steps:
         if on_step is not None:

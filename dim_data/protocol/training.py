@@ -12,7 +12,16 @@ from torch import nn
 
 from dim_data.generator import Generator
 from dim_data.images import ImageSpec, LabelledImages, augment, in_steps, torch_defaults
-from dim_data.networks import GlobalRng, autocast, check_classifier, compiled, in_float32, logits_of, resolve_device
+from dim_data.networks import (
+    GlobalRng,
+    autocast,
+    channels_last,
+    check_classifier,
+    compiled,
+    in_float32,
+    logits_of,
+    resolve_device,
+)
 from dim_data.protocol.checkpointer import Checkpointer
 from dim_data.protocol.recipes import Recipe, make_optimizer
 from dim_data.protocol.showing import Fetch, batch_sizes, batches, image_source
@@ -83,7 +92,7 @@ def train_on(
     steps = epochs * len(batch_sizes(size, batch_size))
     with rng:
         check_classifier(model.to(device), spec)  # which gives lazy layers their shapes
-        model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        channels_last(model).train()
         optimizer = make_optimizer(model.parameters(), recipe)
         schedule = (
             torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=steps, pct_start=0.2)
