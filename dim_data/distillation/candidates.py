@@ -21,7 +21,7 @@ from dim_data.distillation.prior_training import prior_training_on_images
 from dim_data.distillation.reconstruction import encode_all
 from dim_data.distillation.refining import refine
 from dim_data.distillation.runs import Run
-from dim_data.format import RESULT, SAMPLES, TRAINING_CONFIG, write_json
+from dim_data.format import RESULT, RUN, SAMPLES, TRAINING_CONFIG, read_json, write_json
 from dim_data.generator import Generator, class_shares, opinions, save_grid
 from dim_data.images import LabelledImages, permitted, torch_defaults
 from dim_data.networks import ALONE, Ranks
@@ -221,6 +221,7 @@ def _facts(run: Run, device: torch.device) -> dict[str, Any]:
     aged = config.pool.aging_steps * matching.batch_size * matching.steps
     return {
         "config": config.to_record(),
+        "data": read_json(run.out / RUN)["data"],
         "minutes": round(run.elapsed / 60, 1),
         "images_shown": first.steps * first.batch_size + matching.steps * matching.batch_size,
         "images_shown_to_pool": 50 * sum(config.pool.ages) + aged if matching.steps else 0,

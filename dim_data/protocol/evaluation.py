@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from dim_data.generator import Generator
+from dim_data.generator import Generator, read_training
 from dim_data.hub import in_percent
-from dim_data.images import ImageSpec, LabelledImages, load_real, torch_defaults
+from dim_data.images import ImageSpec, LabelledImages, load_real, torch_defaults, warn_caller
 from dim_data.networks import (
     ALONE,
     GlobalRng,
@@ -175,6 +175,7 @@ def evaluate(
     elif not isinstance(train, Generator):
         train = load_real(train, size=size, columns=columns)
     test = load_real(test, train.spec, split="test", size=size, columns=columns)
+    _warn_of_own_images(train, test)
     classifier = usual_convnet(train.spec) if classifier is None else classifier
     chosen = recipe_for(recipe, train.spec, ipc)
     shown = ipc * epochs * train.spec.num_classes
@@ -231,3 +232,14 @@ def evaluate(
     name = called if model is None or called not in ("", "<lambda>") else type(model).__name__
     found = tuple(checkpointer.accuracies[turn] for turn in range(len(seeds)))
     return Evaluation(name, chosen.name, ipc, epochs, tuple(seeds), found, shown, checkpointer.elapsed)
+
+
+def _warn_of_own_images(train: Generator | LabelledImages, test: LabelledImages) -> None:
+    """Warn if a generator is tested on the very images that it was made from, as where a folder has no test images."""
+    folder = train.folder if isinstance(train, Generator) else None
+    made_from = read_training(folder).get("data") if folder is not None else None
+    if made_from is not None and made_from == test.fingerprint():
+        warn_caller(
+            "these test images are those that the generator was made from: the accuracy says nothing of others. "
+            "Test on images that it has not seen"
+        )

@@ -157,6 +157,7 @@ def test_a_run_end_to_end(name: str, tmp_path: Path, device: torch.device) -> No
     assert {path.name for path in out.iterdir()} == files
     made = {path.name for path in (out / "generator").iterdir()}
     assert made >= {"config.json", "model.safetensors", "training_config.json"}
+    assert facts(out)["data"] == DATA.fingerprint()
 
     assert not result.training
     assert not any(p.requires_grad for p in result.parameters())

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import shutil
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -377,6 +379,16 @@ def test_a_generator_and_its_folder_score_alike(codes_folder: Path) -> None:
     settings: dict[str, Any] = {"ipc": 2, "epochs": 3, "seeds": (0, 1)}
     scores = [evaluate(source, test, **settings).accuracies for source in (generator, codes_folder, str(codes_folder))]
     assert scores[0] == scores[1] == scores[2]
+
+
+def test_who_tests_on_the_images_of_the_generator_is_told(codes_folder: Path) -> None:
+    own, settings = make_data(3, 32), {"ipc": 1, "epochs": 1, "seeds": (0,)}
+    (codes_folder / "training_config.json").write_text(json.dumps({"data": own.fingerprint()}))
+    with pytest.warns(UserWarning, match="these test images are those that the generator was made from"):
+        evaluate(codes_folder, own, **settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(codes_folder, make_data(3, 32, seed=1), **settings)
 
 
 def test_a_noise_generator_is_drawn_from(tiny_noise: Generator) -> None:
