@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
+from numbers import Real
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -22,7 +23,7 @@ NOT_OURS = ("root", "download", "split")
 
 def check_soft_labels(generator: Generator, wanted: float) -> float:
     """``wanted`` as a share; ``ValueError`` if it is none, or the generator stores no soft labels to hand out."""
-    if not isinstance(wanted, int | float) or not 0 <= wanted <= 1:
+    if not isinstance(wanted, Real) or not 0 <= wanted <= 1:
         raise ValueError(f"soft_labels must be True, False or a share in [0, 1], got {wanted!r}")
     if wanted and not generator.config.soft_labels:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import torch
@@ -19,8 +20,9 @@ def check_refresh(generator: Generator, refresh: Any, fixed: bool = False) -> fl
         TypeError: It is no number.
         ValueError: It is outside (0, 1], or below 1 with stored codes or with a set that is fixed.
     """
-    if not isinstance(refresh, int | float) or isinstance(refresh, bool):
+    if not isinstance(refresh, Real) or isinstance(refresh, bool):
         raise TypeError(f"refresh must be a number, got {refresh!r}")
+    refresh = float(refresh)
     if not 0 < refresh <= 1:
         raise ValueError(f"refresh must lie in (0, 1], the share of an epoch that is new in the next, got {refresh!r}")
     if refresh < 1 and generator.source.finite:
@@ -30,7 +32,7 @@ def check_refresh(generator: Generator, refresh: Any, fixed: bool = False) -> fl
         )
     if refresh < 1 and fixed:
         raise ValueError(f"fixed=True keeps all pictures for ever, and refresh={refresh} some: give one of them")
-    return float(refresh)
+    return refresh
 
 
 def serials_at(indices: Tensor, epochs: Tensor, *, ipc: int, classes: int, refresh: float = 1.0) -> Tensor:

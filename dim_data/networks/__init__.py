@@ -22,7 +22,7 @@ from dim_data.networks.building import (
     identify_classifier,
     logits_of,
 )
-from dim_data.networks.checks import check_choice, check_int, check_names, check_number, is_int
+from dim_data.networks.checks import check_choice, check_int, check_names, check_number, is_int, plain
 from dim_data.networks.classifiers import CLASSIFIERS, ConvNet, usual_convnet
 from dim_data.networks.compute import autocast, channels_last, compiled, fast_dtype, in_float32, resolve_device
 from dim_data.networks.decoders import ARCHITECTURES, DoublingConv, ResidualBlock, parse_options, reached_sizes
@@ -77,6 +77,7 @@ __all__ = [
     "logits_of",
     "own_device",
     "parse_options",
+    "plain",
     "reached_sizes",
     "resolve_device",
     "sample_codes",

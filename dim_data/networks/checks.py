@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-__all__ = ["check_choice", "check_int", "check_names", "check_number", "is_int"]
+import numpy as np
+
+__all__ = ["check_choice", "check_int", "check_names", "check_number", "is_int", "plain"]
+
+
+def plain(value: Any) -> Any:
+    """A number of NumPy's as Python's, which JSON can hold; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def is_int(value: Any, low: int) -> bool:

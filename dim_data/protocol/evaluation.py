@@ -31,6 +31,7 @@ from dim_data.networks import (
     identify_classifier,
     is_int,
     own_device,
+    plain,
     usual_convnet,
 )
 from dim_data.protocol.checkpointer import Checkpointer
@@ -157,6 +158,7 @@ def evaluate(
             built afresh.
         TypeError: The classifier is a module already, takes no spec, or gives something else than logits.
     """
+    ipc, epochs, seeds = plain(ipc), plain(epochs), tuple(map(plain, seeds))
     check_int("ipc", ipc, 1)
     check_int("epochs", epochs, 1)
     if classifier is not None:
@@ -167,7 +169,7 @@ def evaluate(
         if not is_int(seed, -(1 << 63)) or seed >= 1 << 63:
             raise ValueError(f"a seed must be an int of 64 bits, got {seed!r}")
     if len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds {tuple(seeds)} has one twice: the same training again says nothing of the spread")
+        raise ValueError(f"seeds {seeds} has one twice: the same training again says nothing of the spread")
     ranks = ALONE if alone else Ranks.present()
     device = own_device(device, ranks)
     if isinstance(train, str | Path):
@@ -181,7 +183,7 @@ def evaluate(
     shown = ipc * epochs * train.spec.num_classes
     fetch = image_source(train, shown * len(seeds), chosen.soft_labels, ipc, refresh)
     called = classifier if isinstance(classifier, str) else getattr(classifier, "__name__", "")
-    identity = {"classifier": called, "recipe": chosen, "ipc": ipc, "epochs": epochs, "seeds": tuple(seeds)}
+    identity = {"classifier": called, "recipe": chosen, "ipc": ipc, "epochs": epochs, "seeds": seeds}
     identity["refresh"] = refresh
     if not isinstance(classifier, str) and (checkpoint is not None or ranks.size > 1):  # many are called <lambda>
         identity["network"] = identify_classifier(classifier, train.spec, seeds[0], device)
@@ -231,7 +233,7 @@ def evaluate(
     checkpointer.close()
     name = called if model is None or called not in ("", "<lambda>") else type(model).__name__
     found = tuple(checkpointer.accuracies[turn] for turn in range(len(seeds)))
-    return Evaluation(name, chosen.name, ipc, epochs, tuple(seeds), found, shown, checkpointer.elapsed)
+    return Evaluation(name, chosen.name, ipc, epochs, seeds, found, shown, checkpointer.elapsed)
 
 
 def _warn_of_own_images(train: Generator | LabelledImages, test: LabelledImages) -> None:

@@ -55,7 +55,7 @@ class Recipe:
         check_names("Recipe.augmentation", self.augmentation, AUGMENTATIONS)
         check_choice("Recipe.schedule", self.schedule, ("constant", "one-cycle"))
         check_choice("Recipe.optimizer", self.optimizer, ("sgd", "muon"))
-        if not 0 <= self.soft_labels <= 1:
+        if not isinstance(self.soft_labels, int | float) or not 0 <= self.soft_labels <= 1:
             raise ValueError(f"Recipe.soft_labels must be a share in [0, 1], got {self.soft_labels!r}")
 
 

@@ -7,7 +7,7 @@ import shutil
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,7 @@ def test_digits_are_not_mirrored_by_a_recipe_of_ones_own() -> None:
         ({"batch_size": 0}, "Recipe.batch_size must be a positive int, got 0"),
         ({"lr": 0}, r"Recipe.lr must be a number in \(0, inf\), got 0"),
         ({"momentum": 1}, r"Recipe.momentum must be a number in \[0, 1\), got 1"),
+        ({"soft_labels": "half"}, r"Recipe.soft_labels must be a share in \[0, 1\], got 'half'"),
         ({"weight_decay": -1}, r"Recipe.weight_decay must be a number in \[0, inf\), got -1"),
     ],
 )
@@ -379,6 +380,18 @@ def test_a_generator_and_its_folder_score_alike(codes_folder: Path) -> None:
     settings: dict[str, Any] = {"ipc": 2, "epochs": 3, "seeds": (0, 1)}
     scores = [evaluate(source, test, **settings).accuracies for source in (generator, codes_folder, str(codes_folder))]
     assert scores[0] == scores[1] == scores[2]
+
+
+def test_numbers_of_numpys_are_numbers(tiny_noise: Generator) -> None:
+    options: dict[str, Any] = {
+        "ipc": np.int64(2),
+        "epochs": np.int32(1),
+        "seeds": np.arange(2),
+        "refresh": np.float32(0.5),
+    }
+    found = evaluate(tiny_noise, TEST, **options)
+    assert found == replace(found, ipc=2, epochs=1, seeds=(0, 1))
+    assert json.loads(json.dumps(asdict(found)))["seeds"] == [0, 1]
 
 
 def test_who_tests_on_the_images_of_the_generator_is_told(codes_folder: Path) -> None:
