@@ -187,6 +187,7 @@ def test_pairs_are_of_one_class_and_share_their_draw(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("dim_data.distillation.pool.build_classifier", lambda name, spec: Watcher(spec))
     config = replace(GAME, ages=(0,), augmentation=("cutout",), lifetime=10)
     pool = start_pool(config, DATA.spec, 0, CPU)
+    shown.clear()  # less the noise that it is tried on
     list(match_labels(game(), pool, DATA, MatchingConfig(2, 4), config, device=CPU))
     assert len(shown) == 4
     for real, fake in (shown[:2], shown[2:]):

@@ -239,7 +239,9 @@ def test_mirrored_digits_are_never_shown(tmp_path: Path, monkeypatch: pytest.Mon
     for module in ("reconstruction", "pool", "matching"):
         target = f"dim_data.distillation.{module}.augment"
         monkeypatch.setattr(target, lambda images, names, *_: shown.append(names) or images)
-    config = settings("codes", reconstruction={"steps": 1}, matching={"steps": 1}, pool={"ages": (1,)})
+    config = settings(
+        "codes", reconstruction={"steps": 1}, matching={"steps": 1}, pool={"classifiers": ("convnet3",), "ages": (1,)}
+    )
     assert config.augmentation == config.pool.augmentation == ("flip",)
     distill(DATA, config=config, out=tmp_path / "digits")
     assert set(shown) == {()}
@@ -272,7 +274,9 @@ def test_the_best_look_is_kept(
     examiner = Examiner(accuracies)
     monkeypatch.setattr(candidates, "evaluate", examiner)
     first = "adversarial" if name == "paper" else "reconstruction"
-    config = settings(name, matching={"steps": 9}, pool={"ages": (0,)}, **{first: {"steps": 2}})
+    config = settings(
+        name, matching={"steps": 9}, pool={"classifiers": ("convnet3",), "ages": (0,)}, **{first: {"steps": 2}}
+    )
     result = distill(DATA, config=config, out=tmp_path)
     assert len(examiner.candidates) == 3
     assert facts(tmp_path)["chosen_step"] == (3, 6, 9)[best]
@@ -662,7 +666,7 @@ def test_weights_that_break_in_the_last_step_are_noticed(tmp_path: Path, monkeyp
 
 
 def test_a_real_divergence(tmp_path: Path) -> None:
-    config = settings("codes", pool={"ages": (2,)}, matching={"logit_weight": 3e38})
+    config = settings("codes", pool={"classifiers": ("convnet3",), "ages": (2,)}, matching={"logit_weight": 3e38})
     with pytest.raises(DivergenceError, match=r"stage 'matching' diverged at step 2 of 12: .*A smaller learning rate"):
         distill(DATA, config=config, out=tmp_path)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["done"] == ["pool", "first"]
