@@ -153,7 +153,7 @@ def test_what_ends_while_the_result_is_written_goes_on_from_what_was_trained(
         if at == "save":
             patch.setattr(Generator, "save_pretrained", ended)
         else:
-            patch.setattr(shrinking, "write_atomically", killed)
+            patch.setattr(shrinking, "write_json", killed)
         assert shrink(codes_folder, out, *options) == (1 if at == "save" else 130)
     trained = len(steps)
     assert shrink(codes_folder, out, *options) == 0
