@@ -967,7 +967,7 @@ def test_a_run_that_another_version_began_is_refused_plainly(tmp_path: Path) -> 
         before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
         sentence = (
             rf"holds a run that another version of dim_data began: only that version can go on with it \(its run\.json "
-            rf"has the version {version}, this one writes 3\): choose another folder, or pass overwrite=True"
+            rf"has the version {version}, this one writes 4\): choose another folder, or pass overwrite=True"
         )
         with pytest.raises(FileExistsError, match=sentence):
             distill(DATA, config=settings("codes"), out=tmp_path)
