@@ -13,6 +13,8 @@ Presets are made for about 50,000 images of 32 pixels. Up to 32 pixels nothing c
 * Fewer images take fewer steps, by the square root of their number; of fewer than 4,500 they take three tenths.
 * The decoder of the paper writes the label over as many numbers of its noise as there are classes: noise grows with
   them, at any size, so that 90 numbers are left, as with ten classes.
+* A prior of few images learns too little: with fewer than :data:`PRIOR_IMAGES`, at any size, noise is shaped by a
+  Gaussian of each class's codes.
 * The last step is taken: to choose by classifiers would cost more than a choice among few held-out images is worth.
 """
 
@@ -23,6 +25,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
+from dim_data.distillation.choices import PriorTrainingConfig
 from dim_data.distillation.presets import DistillConfig
 from dim_data.images import ImageSpec
 from dim_data.networks import usual_convnet
@@ -36,6 +39,8 @@ IMAGES = 50_000
 LEAST = 0.3
 """Share of the steps that the smallest set takes."""
 
+PRIOR_IMAGES = 5_000
+"""From so many images on a prior teaches more than Gaussians."""
 NOISE, MAX_NOISE = 90, 1024
 """Numbers of the paper's noise that are left beside a label; the most that there may be in all."""
 
@@ -43,7 +48,7 @@ NOISE, MAX_NOISE = 90, 1024
 def fit_to_images(config: DistillConfig, spec: ImageSpec, count: int, keep: Collection[str] = ()) -> DistillConfig:
     """``config`` with what goes with the images fitted to them.
 
-    Up to 32 pixels, and with an adversarial stage, it is as it was, but for the paper's noise.
+    Up to 32 pixels, and with an adversarial stage, it is as it was, but for the paper's noise and few images' prior.
 
     Args:
         config: One of :data:`~dim_data.distillation.PRESETS`, or one with some fields changed.
@@ -56,6 +61,8 @@ def fit_to_images(config: DistillConfig, spec: ImageSpec, count: int, keep: Coll
         if config.architecture != "dim" or "options.latent_dim" in keep or latent_dim <= NOISE + 10:
             return config
         return replace(config, options={**config.options, "latent_dim": latent_dim})
+    if config.learns_prior and count < PRIOR_IMAGES and not any(name.startswith("prior.") for name in keep):
+        config = replace(config, prior=PriorTrainingConfig(epochs=0))
     if not spec.doublings:
         return config
     share = min(1.0, max(LEAST, math.sqrt(count / IMAGES)))

@@ -14,7 +14,7 @@ from torchvision.transforms.functional import to_pil_image
 from conftest import make_data, make_spec
 from dim_data import distill
 from dim_data.cli.commands import main
-from dim_data.distillation import PRESETS, MatchingConfig, fit_to_images
+from dim_data.distillation import PRESETS, MatchingConfig, PriorTrainingConfig, fit_to_images
 from dim_data.distillation import stages as module
 from dim_data.format.config import GeneratorConfig
 from dim_data.images import LabelledImages
@@ -23,9 +23,24 @@ from dim_data.networks import CLASSIFIERS, ConvNet
 
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("size", [28, 32])
-@pytest.mark.parametrize("count", [10, 6_000, 50_000, 10**6])
+@pytest.mark.parametrize("count", [5_000, 6_000, 50_000, 10**6])
 def test_up_to_32_pixels_a_preset_is_what_it_says(name: str, size: int, count: int) -> None:
     assert fit_to_images(PRESETS[name], make_spec(3, size), count) == PRESETS[name]
+
+
+@pytest.mark.parametrize("size", [28, 32, 64])
+@pytest.mark.parametrize("count", [10, 4_999])
+def test_few_images_are_given_no_prior(size: int, count: int) -> None:
+    noise, spec = PRESETS["noise"], make_spec(3, size)
+    assert fit_to_images(noise, spec, count) == fit_to_images(
+        replace(noise, prior=PriorTrainingConfig(epochs=0)), spec, count
+    )
+    assert not fit_to_images(noise, spec, count).learns_prior
+    assert fit_to_images(noise, spec, count, keep={"prior.epochs"}).prior == noise.prior
+    turned = replace(noise, prior=PriorTrainingConfig(turned=True))
+    assert fit_to_images(turned, spec, count, keep={"prior.turned"}).prior == turned.prior
+    for name in ("default", "paper"):
+        assert fit_to_images(PRESETS[name], spec, count).prior == PRESETS[name].prior
 
 
 @pytest.mark.parametrize("size", [36, 64, 96, 128])
