@@ -39,8 +39,8 @@ IMAGES = 50_000
 LEAST = 0.3
 """Share of the steps that the smallest set takes."""
 
-PRIOR_IMAGES = 5_000
-"""From so many images on a prior teaches more than Gaussians."""
+PRIOR_IMAGES = {False: 20_000, True: 5_000}
+"""From so many images on a prior is learned, up to 32 pixels and above, where a code has more numbers to learn from."""
 NOISE, MAX_NOISE = 90, 1024
 """Numbers of the paper's noise that are left beside a label; the most that there may be in all."""
 
@@ -61,7 +61,8 @@ def fit_to_images(config: DistillConfig, spec: ImageSpec, count: int, keep: Coll
         if config.architecture != "dim" or "options.latent_dim" in keep or latent_dim <= NOISE + 10:
             return config
         return replace(config, options={**config.options, "latent_dim": latent_dim})
-    if config.learns_prior and count < PRIOR_IMAGES and not any(name.startswith("prior.") for name in keep):
+    few = count < PRIOR_IMAGES[spec.doublings > 0]
+    if config.learns_prior and few and not any(name.startswith("prior.") for name in keep):
         config = replace(config, prior=PriorTrainingConfig(epochs=0))
     if not spec.doublings:
         return config
