@@ -175,7 +175,7 @@ class Items(Columns):
     def _read_part(self, part: Subset[Any], indices: Iterable[int]) -> list[tuple[Any, Any]]:
         reuse, self._misuse.reuse = self._misuse.reuse, -1  # it is asked of the part, not of all that was drawn
         items, self._misuse.reuse = self.read(indices), reuse
-        if self._passes.epoch == reuse and not self.fixed and self._data is None:
+        if reuse >= 0 and not self.fixed and self._data is None and self._passes.epoch == reuse:
             self._misuse.look_at_parts(self._passes, part)
         return items
 

@@ -16,8 +16,6 @@ __all__ = ["Misuse", "warn_of_one_draw"]
 
 PAIRS = 3
 """Items asked for twice in a row, one after the other, that are no accident."""
-
-
 RANDOM = ("Random", "AugMix", "AutoAugment", "ColorJitter", "ElasticTransform", "RandAugment", "TrivialAugment")
 """How the names of torchvision's transforms begin that draw anew for each image that they are called with."""
 
@@ -25,13 +23,17 @@ RANDOM = ("Random", "AugMix", "AutoAugment", "ColorJitter", "ElasticTransform", 
 def warn_of_one_draw(transform: Any) -> None:
     """Warn if ``transform``, which maps whole batches, is or holds one of torchvision's random ones."""
     kind = type(transform)
-    if kind.__module__.startswith("torchvision.transforms") and kind.__name__.startswith(RANDOM):
+    torchvisions = kind.__module__.startswith("torchvision.transforms")
+    if torchvisions and kind.__name__.startswith(RANDOM):
         warn_caller(
             f"{kind.__name__} draws once for all pictures that it is called with, and a loader calls it with a batch: "
             "they are all cropped, flipped or coloured alike. Use it in a DistilledDataset with a DataLoader, or "
             "augment batches by dim_data.images.augment"
         )
-    for part in getattr(transform, "transforms", None) or (transform if isinstance(transform, nn.Sequential) else ()):
+    parts = getattr(transform, "transforms", ()) if torchvisions else ()
+    if isinstance(transform, nn.Sequential):
+        parts = transform
+    for part in parts:
         warn_of_one_draw(part)
 
 

@@ -219,7 +219,18 @@ def test_a_transform_that_draws_once_for_a_batch_is_told(tiny_noise: Generator, 
         loader.transform = transform
 
 
-@pytest.mark.parametrize("transform", [None, transforms.Normalize(0.5, 0.5), v2.Compose([v2.Resize(32)]), nn.Flatten()])
+class Owner:
+    """Somebody's callable with an attribute of that name."""
+
+    transforms = transforms
+
+    def __call__(self, images: Any) -> Any:
+        return images
+
+
+@pytest.mark.parametrize(
+    "transform", [None, Owner(), transforms.Normalize(0.5, 0.5), v2.Compose([v2.Resize(32)]), nn.Flatten()]
+)
 def test_other_transforms_are_taken_without_a_word(tiny_noise: Generator, transform: Any) -> None:
     with nobody_told():
         loader = DistilledLoader(tiny_noise, 5, device="cpu")
